@@ -1,0 +1,281 @@
+"""What watching one inference costs, beside prometheus_client doing the same by hand.
+
+All cases run in one process, in random order in every round; the table gives medians, and ratios of medians. Absolute
+times belong to the machine that ran it, the ratios are the promise.
+
+    python benchmarks/overhead.py [--rounds N] [--json FILE] [--check]
+
+A complete inference is: in-flight up, the model (a function that returns ready results at once), in-flight down, count,
+duration, cost, 100 confidences, objects in the frame. Folding (turning what was recorded into buckets) happens on a
+timer in another thread; `calling path` leaves it out, `with folds` adds all of it.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import subprocess
+import sys
+import timeit
+from collections.abc import Callable
+from time import perf_counter
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+import infermeter
+from infermeter.catalogue import FAMILIES
+
+LABELS = ("service", "model", "version")
+VALUES = ("bench", "yolov8m", "2")
+USD_PER_SECOND = 2.10 / 3600
+CALLS = 200  # per sample: below the 256 records at which a calling thread folds by itself
+
+generator = random.Random(7)
+AS_LIST = [generator.random() for _ in range(100)]
+AS_ARRAY = np.array(AS_LIST, dtype=np.float32)
+
+# --- prometheus_client ------------------------------------------------------------------------------------------------
+
+registry = CollectorRegistry()
+
+
+def _histogram(name: str) -> Histogram:
+    return Histogram(name, name, LABELS, registry=registry, buckets=FAMILIES[name].edges)
+
+
+duration, confidence, objects, cost = map(
+    _histogram, ("inference_duration", "detection_confidence", "objects_per_frame", "inference_cost")
+)
+total = Counter("inferences_total", "inferences", LABELS, registry=registry)
+in_flight = Gauge("inferences_in_flight", "in flight", LABELS, registry=registry)
+duration_1, confidence_1, objects_1, cost_1, total_1, in_flight_1 = (
+    family.labels(*VALUES) for family in (duration, confidence, objects, cost, total, in_flight)
+)
+single = Histogram("single", "one observe", registry=registry, buckets=FAMILIES["inference_duration"].edges)
+
+
+def model_list(frame: object) -> list[float]:
+    return AS_LIST
+
+
+def model_array(frame: object) -> np.ndarray:
+    return AS_ARRAY
+
+
+def peer_cached(model: Callable[[object], object], values: Callable[[object], list[float]]) -> Callable[[object], None]:
+    def infer(frame: object) -> None:
+        in_flight_1.inc()
+        started = perf_counter()
+        try:
+            result = model(frame)
+        finally:
+            seconds = perf_counter() - started
+            in_flight_1.dec()
+            total_1.inc()
+            duration_1.observe(seconds)
+            cost_1.observe(seconds * USD_PER_SECOND)
+        scores = values(result)
+        for score in scores:
+            confidence_1.observe(score)
+        objects_1.observe(len(scores))
+
+    return infer
+
+
+def peer_labels(model: Callable[[object], object], values: Callable[[object], list[float]]) -> Callable[[object], None]:
+    service, name, version = VALUES
+
+    def infer(frame: object) -> None:
+        in_flight.labels(service=service, model=name, version=version).inc()
+        started = perf_counter()
+        try:
+            result = model(frame)
+        finally:
+            seconds = perf_counter() - started
+            in_flight.labels(service=service, model=name, version=version).dec()
+            total.labels(service=service, model=name, version=version).inc()
+            duration.labels(service=service, model=name, version=version).observe(seconds)
+            cost.labels(service=service, model=name, version=version).observe(seconds * USD_PER_SECOND)
+        scores = values(result)
+        for score in scores:
+            confidence.labels(service=service, model=name, version=version).observe(score)
+        objects.labels(service=service, model=name, version=version).observe(len(scores))
+
+    return infer
+
+
+# --- infermeter -------------------------------------------------------------------------------------------------------
+
+recorder = infermeter.Recorder(
+    service=VALUES[0], registry=CollectorRegistry(), cost=infermeter.CostModel(usd_per_hour=2.10)
+)
+track = recorder.track
+
+
+@recorder.track(model=VALUES[1], version=VALUES[2], detections=lambda result: result)
+def ours_list(frame: object) -> list[float]:
+    return AS_LIST
+
+
+@recorder.track(model=VALUES[1], version=VALUES[2], detections=lambda result: result)
+def ours_array(frame: object) -> np.ndarray:
+    return AS_ARRAY
+
+
+def ours_with_list(frame: object) -> None:
+    with track(model="yolov8m", version="2") as call:
+        call.detections(model_list(frame))
+
+
+def ours_with_array(frame: object) -> None:
+    with track(model="yolov8m", version="2") as call:
+        call.detections(model_array(frame))
+
+
+@recorder.track(model="noop")
+def noop(frame: object) -> object:
+    return frame
+
+
+def noop_with(frame: object) -> None:
+    with track(model="noop"):
+        pass
+
+
+held = track(model="noop")
+
+
+def noop_with_held(frame: object) -> None:
+    with held:
+        pass
+
+
+def bare(frame: object) -> object:
+    return frame
+
+
+CASES: dict[str, Callable[[object], object]] = {
+    "peer array cached": peer_cached(model_array, lambda result: result),
+    "peer array tolist": peer_cached(model_array, lambda result: result.tolist()),
+    "peer array labels": peer_labels(model_array, lambda result: result),
+    "peer list cached": peer_cached(model_list, lambda result: result),
+    "peer list labels": peer_labels(model_list, lambda result: result),
+    "ours array decorator": ours_array,
+    "ours array with": ours_with_array,
+    "ours list decorator": ours_list,
+    "ours list with": ours_with_list,
+    "peer observe": single.observe,
+    "ours noop decorator": noop,
+    "ours noop with": noop_with,
+    "ours noop with held": noop_with_held,
+    "bare": bare,
+}
+
+
+def measure(rounds: int) -> dict[str, dict[str, float]]:
+    """Median seconds of one call per case: on the calling path, and with the folds of its calls."""
+    path: dict[str, list[float]] = {name: [] for name in CASES}
+    whole: dict[str, list[float]] = {name: [] for name in CASES}
+    timers = {
+        name: timeit.Timer("function(0.0373)", "import gc; gc.enable()", globals={"function": function})
+        for name, function in CASES.items()
+    }
+    order = list(CASES)
+    for turn in range(rounds + 2):
+        random.shuffle(order)
+        for name in order:
+            recorder.fold()
+            calls = 20 if name.startswith("peer") and name != "peer observe" else CALLS
+            seconds = timers[name].timeit(calls)
+            started = perf_counter()
+            recorder.fold()
+            folding = perf_counter() - started
+            if turn >= 2:  # the first two rounds warm up
+                path[name].append(seconds / calls)
+                ours = name.startswith("ours")
+                whole[name].append((seconds + (folding if ours else 0.0)) / calls)
+    return {
+        name: {"path": statistics.median(path[name]), "whole": statistics.median(whole[name])} for name in CASES
+    }
+
+
+def import_seconds(rounds: int) -> dict[str, float]:
+    """Median seconds of starting an interpreter and importing: the two dependencies alone, and us."""
+    statements = {"dependencies": "import prometheus_client, numpy", "infermeter": "import infermeter"}
+    taken: dict[str, list[float]] = {name: [] for name in statements}
+    for turn in range(rounds + 1):
+        for name, statement in statements.items():
+            started = perf_counter()
+            subprocess.run([sys.executable, "-c", statement], check=True)  # noqa: S603
+            if turn:
+                taken[name].append(perf_counter() - started)
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=61)
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--check", action="store_true", help="exit 1 if a promise falls short")
+    arguments = parser.parse_args()
+
+    times = measure(arguments.rounds)
+    imports = import_seconds(max(5, arguments.rounds // 4))
+
+    print("| a complete inference, 100 confidences | calling path | with folds | cheaper: path | cheaper: whole |")
+    print("|---|---:|---:|---:|---:|")
+    ratios: dict[str, float] = {}
+    for kind, title in (("array", "NumPy float32"), ("list", "list of float")):
+        peer = times[f"peer {kind} cached"]["path"]
+        for row, label in (
+            (f"peer {kind} labels", "prometheus_client, `.labels()` each time"),
+            (f"peer {kind} cached", "prometheus_client, cached children"),
+            (f"ours {kind} with", "infermeter, `with track(...)`"),
+            (f"ours {kind} decorator", "infermeter, `@track(...)`"),
+        ):
+            path, whole = times[row]["path"], times[row]["whole"]
+            ratios[f"{row} path"], ratios[f"{row} whole"] = peer / path, peer / whole
+            print(f"| {title}: {label} | {path * 1e6:.2f} us | {whole * 1e6:.2f} us ", end="")
+            print(f"| {peer / path:.1f}x | {peer / whole:.1f}x |")
+    print()
+    observe = times["peer observe"]["path"]
+    print("| nothing but the watching | calling path | in cached `Histogram.observe` |")
+    print("|---|---:|---:|")
+    for row, label in (
+        ("bare", "bare function call"),
+        ("peer observe", "prometheus_client `Histogram.observe`, cached child"),
+        ("ours noop decorator", "infermeter `@track(...)` on a no-op function"),
+        ("ours noop with", "infermeter `with track(...)` around nothing"),
+    ):
+        path = times[row]["path"]
+        ratios[f"{row} observes"] = path / observe
+        print(f"| {label} | {path * 1e9:.0f} ns | {path / observe:.2f} |")
+    print()
+    ratios["import"] = imports["infermeter"] / imports["dependencies"]
+    print(f"import infermeter: {ratios['import']:.2f} of the time of importing prometheus_client and numpy")
+
+    promises = [
+        ("array, decorator: calling path", ratios["ours array decorator path"], ">=", 150),
+        ("array, decorator: with folds", ratios["ours array decorator whole"], ">=", 60),
+        ("list, decorator: calling path", ratios["ours list decorator path"], ">=", 80),
+        ("list, decorator: with folds", ratios["ours list decorator whole"], ">=", 35),
+        ("no-op decorated, in observes", ratios["ours noop decorator observes"], "<=", 0.8),
+        ("`with` around nothing, in observes", ratios["ours noop with observes"], "<=", 1.2),
+        ("import time, ratio", ratios["import"], "<=", 1.5),
+    ]
+    short = [
+        f"{name}: promised {sign} {bound}, measured {value:.2f}"
+        for name, value, sign, bound in promises
+        if not (value >= bound if sign == ">=" else value <= bound)
+    ]
+    if arguments.json:
+        with open(arguments.json, "w", encoding="utf-8") as file:
+            json.dump({"seconds": times, "ratios": ratios, "import_seconds": imports}, file, indent=1)
+    for line in short:
+        print("SHORT", line)
+    return 1 if arguments.check and short else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""A real Prometheus that scrapes the services every second and forgets everything when the demo ends."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from demo.child import Child
+from demo.services import ADDRESS, any_free_port, is_free
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from demo.services import Service
+
+PORT = 9090
+START_SECONDS = 30.0
+ADVICE = "check it with `prometheus --version`, or leave it out with --no-prometheus."
+HOW_TO_GET_IT = (
+    "Prometheus is not installed; to query the metrics too: apt-get install --no-install-recommends prometheus "
+    "(or put the binary from https://prometheus.io/download/ on PATH)."
+)
+
+QUERIES = (
+    "sum by (service, model) (rate(inferences_total[30s]))",
+    "histogram_quantile(0.95, sum by (service, le) (rate(inference_duration_bucket[30s])))",
+    "1000 * sum by (service) (rate(inference_cost_sum[30s])) / sum by (service) (rate(inference_cost_count[30s]))",
+)
+"""To paste into its page: inferences a second, 95th percentile of their seconds, USD for a thousand of them."""
+
+
+def free_port(wanted: int) -> int:
+    """Return the wanted port if nobody listens there, otherwise a free one."""
+    return wanted if wanted and is_free(wanted) else any_free_port()
+
+
+def configuration(services: Sequence[Service]) -> str:
+    """Return prometheus.yml. No target has a label `service`: it would displace the one the services export."""
+    targets = json.dumps([service.target for service in services])  # JSON is YAML
+    return f"""\
+global:
+  scrape_interval: 1s
+scrape_configs:
+  - job_name: infermeter-demo
+    static_configs:
+      - targets: {targets}
+"""
+
+
+def start(program: str, services: Sequence[Service], folder: Path, port: int) -> Child:
+    """Start Prometheus on the port of the loopback address, with all its files in `folder`."""
+    config = folder / "prometheus.yml"
+    config.write_text(configuration(services))
+    command = [
+        program,
+        f"--config.file={config}",
+        f"--storage.tsdb.path={folder / 'prometheus'}",
+        f"--web.listen-address={ADDRESS}:{port}",
+        "--log.level=warn",
+    ]
+    return Child("Prometheus", command, folder / "prometheus.log")

@@ -1,0 +1,186 @@
+"""The open inference: what user code reports to while it runs, and how that code finds it."""
+
+import sys
+from contextvars import ContextVar, Token
+from time import perf_counter
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from infermeter.arrays import FLOAT32, class_values, copied_floats
+from infermeter.observation import NO_FRAME, OBJECTS, SMALL_PAYLOAD, WIDTHS, Facts, Frame, Names
+
+if TYPE_CHECKING:
+    from infermeter.series import Series
+    from infermeter.track import Track
+
+now = perf_counter
+
+_OPEN: ContextVar["Call | None"] = ContextVar("infermeter_call", default=None)
+enter_context = _OPEN.set
+leave_context = _OPEN.reset
+innermost = _OPEN.get
+
+# The file name of wrappers of plain functions, by which `current` knows their frames, and two of their local names.
+WRAPPER = "<infermeter.track>"
+LOCAL_SERIES = "_infermeter_series"
+LOCAL_STARTED = "_infermeter_started"
+
+
+class Call:
+    """One inference that is running; made by `track`, found by `current`.
+
+    Its methods never raise: what cannot be read is counted in `infermeter_observations_dropped_total`.
+    """
+
+    # No __init__: Track.begin fills the slots, and every instruction there is paid for at each inference. `open` is
+    # the token of the context variable, True where the call is found on the stack, None once it has ended.
+    __slots__ = ("facts", "frame", "open", "series", "started", "track")
+
+    track: "Track"
+    series: "Series"
+    open: "Token[Call | None] | bool | None"
+    started: float
+    frame: Frame | tuple[Any, ...]
+    facts: Facts | None
+
+    def detections(self, confidences: Any, classes: Any = None, names: Names = None) -> None:
+        """Report the detections of one frame; call it once per frame of a batch, and with `[]` for an empty one.
+
+        The values are copied, so the arrays may be reused at once. They count only if the inference succeeds.
+
+        Args:
+            confidences: n numbers, 0 to 1: list, tuple, NumPy array, CPU tensor, memoryview.
+            classes: n class indices or names.
+            names: class index to name; by default those of `track(names=...)`, else the index is the name.
+        """
+        if self.open is None:
+            self.track.drop("late")
+            return
+        if type(confidences) is np.ndarray and confidences.dtype is FLOAT32:  # what most models return
+            dtype, stored = "f", confidences.tobytes()
+        else:
+            try:
+                dtype, stored = copied_floats(confidences)
+            except Exception as error:
+                self.track.refuse(error)
+                return
+        if classes is None:
+            frame: Frame | tuple[Any, ...] = (dtype, stored, None, None, None)
+        else:
+            kept = self._classes(classes, len(stored) // WIDTHS[dtype])
+            frame = Frame(dtype, stored, *kept, self.track.names if names is None else names)
+        if self.frame is NO_FRAME:
+            self.frame = frame
+        else:
+            facts = self.fact()
+            if facts.frames is None:
+                facts.frames = []
+            facts.frames.append(Frame(*frame))
+        if len(stored) > SMALL_PAYLOAD:
+            self.track.recorder.weigh(stored)
+
+    def batch_size(self, items: float) -> None:
+        """Report how many items this inference works on; the last report counts."""
+        if self._valid(items):
+            self.fact().batch_size = float(items)
+
+    def input_size(self, size: float) -> None:
+        """Report the size of the input, in bytes; the last report counts."""
+        if self._valid(size):
+            self.fact().input_size = float(size)
+
+    def tokens(self, *, prompt: int = 0, completion: int = 0) -> None:
+        """Report tokens read (`prompt`) and generated (`completion`); reports add up."""
+        if self._valid(prompt) and self._valid(completion):
+            facts = self.fact()
+            facts.prompt_tokens += prompt
+            facts.completion_tokens += completion
+
+    def fallback(self) -> None:
+        """Report that a fallback answered instead of the model."""
+        if self._valid(0):
+            self.fact().fallbacks += 1
+
+    def fact(self) -> Facts:
+        """The rare facts of this call, for the library itself to write to."""
+        if self.facts is None:
+            self.facts = Facts()
+        return self.facts
+
+    def _valid(self, value: float) -> bool:
+        """Whether the call is open and `value` a finite number of 0 or more; counts what is refused."""
+        if self.open is None:
+            self.track.drop("late")
+            return False
+        try:
+            if 0 <= value < float("inf"):
+                return True
+            reason = "negative" if float("-inf") < value < 0 else "non_finite"
+        except Exception as error:
+            self.track.refuse(error)
+            return False
+        self.track.drop(reason)
+        return False
+
+    def _classes(self, classes: Any, expected: int) -> tuple[str | None, bytes | tuple[object, ...] | None]:
+        try:
+            dtype, kept = class_values(classes)
+            given = len(kept) if dtype == OBJECTS else len(kept) // np.dtype(dtype).itemsize
+        except Exception as error:
+            self.track.refuse(error)
+            return None, None
+        if given == expected:
+            return dtype, kept
+        self.track.drop("length_mismatch", ValueError(f"{given} classes for {expected} confidences"), given)
+        return None, None
+
+
+class _NoCall(Call):
+    """What `current` gives outside any call: takes every report and does nothing."""
+
+    __slots__ = ()
+
+    def detections(self, confidences: Any, classes: Any = None, names: Names = None) -> None:
+        pass
+
+    def batch_size(self, items: float) -> None:
+        pass
+
+    def input_size(self, size: float) -> None:
+        pass
+
+    def tokens(self, *, prompt: int = 0, completion: int = 0) -> None:
+        pass
+
+    def fallback(self) -> None:
+        pass
+
+
+_NO_CALL = _NoCall()
+
+
+def current() -> Call:
+    """The innermost open call of this thread or task; outside any, a call that ignores what it is told.
+
+    For code inside a decorated function: `infermeter.current().tokens(completion=48)`.
+
+    `with` blocks, coroutines and generators are found in a context variable, so that tasks and `copy_context` see the
+    call they were started in, until it ends. Plain functions are found on the stack of this thread: setting and
+    resetting the variable would cost them more than all the rest of recording.
+    """
+    call = innermost()
+    if call is not None and call.open is None:
+        call = None
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001
+    while frame is not None:
+        if frame.f_code.co_filename == WRAPPER:
+            local = frame.f_locals
+            if LOCAL_STARTED not in local:  # still on its way in
+                return call or _NO_CALL
+            if call is not None and call.started > local[LOCAL_STARTED]:
+                return call
+            return local[LOCAL_SERIES].on_stack(frame, local)
+        frame = frame.f_back
+    return call or _NO_CALL

@@ -1,0 +1,134 @@
+"""Every metric of the library, once: name, kind, help, labels, buckets.
+
+The recorder, the exposition, `docs/metrics.md` and the tests read this table; no other module spells a metric's help,
+labels or buckets.
+"""
+
+from typing import Literal, NamedTuple
+
+from infermeter import buckets
+
+SERVICE_LABELS = ("service", "model", "version")
+
+# What a series announces at 0 before its first error; see `failures.py` for what each kind means.
+ANNOUNCED_ERRORS = ("timeout", "cuda_oom", "cancelled", "other")
+TOKEN_TYPES = ("prompt", "completion")
+
+# Why an observation was refused; each is exposed at 0 from the start.
+DROP_REASONS = {
+    "non_finite": "a value was NaN or infinite",
+    "negative": "a value was negative",
+    "unreadable": "values were of a type or shape that no number can be read from",
+    "length_mismatch": "classes and confidences of one frame differed in number (the confidences were kept)",
+    "device_array": "values lay on a GPU; reading them would have stalled it",
+    "unrecognised_result": 'detections="auto" did not know the shape of a result',
+    "extractor_error": "the detections= callable raised",
+    "late": "a fact was reported to a call that had ended",
+    "internal": "the library itself failed",
+}
+
+
+class Family(NamedTuple):
+    """One metric family: its contract with rules, dashboards and people."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram", "summary", "info"]
+    help: str
+    labels: tuple[str, ...] = SERVICE_LABELS
+    edges: tuple[float, ...] = ()
+    since: str = "0.1.0"
+
+
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        Family(
+            "inference_duration",
+            "histogram",
+            "Time one inference took, in seconds; for a generator the time inside its steps.",
+            edges=buckets.DURATION_SECONDS,
+        ),
+        Family("inferences_total", "counter", "Inferences that finished, failed ones included."),
+        Family("inferences_in_flight", "gauge", "Inferences that started and have not finished."),
+        Family(
+            "inference_time_to_first_item_seconds",
+            "histogram",
+            "Time from the start of a streaming inference to its first item (token, frame), in seconds.",
+            edges=buckets.FIRST_ITEM_SECONDS,
+        ),
+        Family(
+            "detection_confidence",
+            "histogram",
+            "Confidence of each detection of a successful inference, 0 to 1.",
+            edges=buckets.CONFIDENCE,
+        ),
+        Family(
+            "objects_per_frame",
+            "histogram",
+            "Detections per frame of a successful inference, empty frames included.",
+            edges=buckets.OBJECTS,
+        ),
+        Family(
+            "detections_total",
+            "counter",
+            "Detections of successful inferences by class; class is empty where the model names none.",
+            labels=(*SERVICE_LABELS, "class"),
+        ),
+        Family(
+            "inference_cost",
+            "histogram",
+            "Marginal cost of one inference (time share, energy, tokens), in USD.",
+            edges=buckets.COST_USD,
+        ),
+        Family(
+            "inference_tokens_total",
+            "counter",
+            "Tokens read (type prompt) and generated (type completion).",
+            labels=(*SERVICE_LABELS, "type"),
+        ),
+        Family(
+            "inference_batch_size",
+            "histogram",
+            "Items in the batch of one inference.",
+            edges=buckets.BATCH_SIZE,
+        ),
+        Family(
+            "inference_input_size_bytes",
+            "histogram",
+            "Size of the input of one inference, in bytes.",
+            edges=buckets.SIZE_BYTES,
+        ),
+        Family(
+            "model_errors_total",
+            "counter",
+            "Inferences that raised, by timeout, cuda_oom, cancelled or the exception's class; other is the rest.",
+            labels=(*SERVICE_LABELS, "error_type"),
+        ),
+        Family("model_timeout_total", "counter", "Inferences that raised a timeout (also in model_errors_total)."),
+        Family("model_fallback_total", "counter", "Inferences answered by a fallback instead of the model."),
+        Family(
+            "infermeter_build_info",
+            "info",
+            "The infermeter library of this process.",
+            labels=("version", "python_version"),
+        ),
+        Family(
+            "infermeter_observations_dropped_total",
+            "counter",
+            "Observations that were refused instead of recorded, by reason.",
+            labels=("reason",),
+        ),
+        Family(
+            "infermeter_label_values_folded_total",
+            "counter",
+            "Times that a label value beyond its limit was recorded under the value for the rest.",
+            labels=("label",),
+        ),
+        Family(
+            "infermeter_fold_seconds",
+            "summary",
+            "Time spent on turning recorded inferences into totals, in seconds.",
+            labels=(),
+        ),
+    )
+}

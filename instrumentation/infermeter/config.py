@@ -1,0 +1,211 @@
+"""Options: what `configure` takes, checked where it is given, and the environment behind it."""
+
+import dataclasses
+import difflib
+import logging
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypedDict
+
+from prometheus_client import CollectorRegistry
+
+from infermeter.catalogue import FAMILIES
+from infermeter.cost import CostModel
+from infermeter.errors import ConfigError
+from infermeter.guard import DEFAULT_SERIES, DEFAULT_VALUES
+from infermeter.observation import Names
+
+log = logging.getLogger("infermeter")
+
+UNKNOWN_SERVICE = "unknown_service"
+_SERVICE_VARIABLES = ("INFERMETER_SERVICE", "OTEL_SERVICE_NAME")
+_LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_OWN_LABELS = {label for family in FAMILIES.values() for label in family.labels} | {"le", "quantile"}
+_GUARDED = ("model", "version", "class", "error_type")
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments of `configure` and of `Recorder`."""
+
+    service: str
+    cost: CostModel | None
+    registry: CollectorRegistry
+    buckets: Mapping[str, Iterable[float]]
+    labels: Mapping[str, str]
+    max_label_values: int | Mapping[str, int]
+    max_series: int
+
+
+class TrackOptions(TypedDict, total=False):
+    """The keyword arguments of `track` beside model and version."""
+
+    detections: Callable[[Any], Any] | Literal["auto"] | None
+    names: Names
+    cost: CostModel | None
+    stream: Literal["call", "item"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Validated options; the defaults are those of a process that configured nothing.
+
+    Attributes:
+        service: the fleet-unique name of the service; None asks the environment.
+        cost: prices of every model that has none of its own; None leaves `inference_cost` absent.
+        registry: where the families are exposed; None is `prometheus_client.REGISTRY`.
+        edges: bucket edges by histogram family.
+        labels: constant labels on every family of a service.
+        max_label_values: limit of distinct values by label name.
+        max_series: limit of series per family.
+    """
+
+    service: str | None = None
+    cost: CostModel | None = None
+    registry: CollectorRegistry | None = None
+    edges: dict[str, tuple[float, ...]] = field(
+        default_factory=lambda: {name: family.edges for name, family in FAMILIES.items() if family.edges}
+    )
+    labels: dict[str, str] = field(default_factory=dict)
+    max_label_values: dict[str, int] = field(default_factory=dict)
+    max_series: int = DEFAULT_SERIES
+
+    def replaced(self, options: Mapping[str, Any]) -> "Settings":
+        """These settings with `options` over them.
+
+        Raises:
+            ConfigError: an unknown option or a value that cannot work.
+        """
+        changes: dict[str, Any] = {}
+        for name, value in options.items():
+            if name not in _READERS:
+                raise ConfigError(f"configure() has no option {name!r}{_guess(name, _READERS)}")
+            key, reader = _READERS[name]
+            changes[key] = reader(value)
+        if "edges" in changes:
+            changes["edges"] = self.edges | changes["edges"]
+        return dataclasses.replace(self, **changes)
+
+
+def _guess(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(name, known, 1)
+    return f", did you mean {close[0]!r}?" if close else f", expected one of {', '.join(sorted(known))}"
+
+
+def service_name(value: object) -> str:
+    """`value` as a service name.
+
+    Raises:
+        ConfigError: not a string, empty, or beginning with an underscore (those names are reserved).
+    """
+    if not isinstance(value, str) or not value.strip() or value.startswith("_"):
+        raise ConfigError(f"service={value!r} is not a non-empty string that begins with anything but an underscore")
+    return value
+
+
+def environment_service() -> str:
+    """The service that the environment names; what is wrong there is logged, because it must not stop a service."""
+    for variable in _SERVICE_VARIABLES:
+        value = os.environ.get(variable)
+        if value:
+            try:
+                return service_name(value)
+            except ConfigError as error:
+                log.warning("ignoring the environment variable %s: %s", variable, error)
+    log.warning(
+        "no service name: set INFERMETER_SERVICE or call infermeter.configure(service=...); using %r", UNKNOWN_SERVICE
+    )
+    return UNKNOWN_SERVICE
+
+
+def strict() -> bool:
+    """Whether mistakes during a call are raised instead of counted (`INFERMETER_STRICT=1`, for tests)."""
+    return os.environ.get("INFERMETER_STRICT", "") not in ("", "0")
+
+
+def cost_model(value: object) -> CostModel | None:
+    """`value` as a cost model.
+
+    Raises:
+        ConfigError: anything but a CostModel or None.
+    """
+    if value is None or isinstance(value, CostModel):
+        return value
+    raise ConfigError(f"cost={value!r} is not a CostModel, for example CostModel(usd_per_hour=2.10)")
+
+
+def _registry(value: object) -> CollectorRegistry:
+    if isinstance(value, CollectorRegistry):
+        return value
+    raise ConfigError(f"registry={value!r} is not a prometheus_client.CollectorRegistry")
+
+
+def _buckets(value: object) -> dict[str, tuple[float, ...]]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"buckets={value!r} is not a mapping of histogram name to edges")
+    histograms = [name for name, family in FAMILIES.items() if family.kind == "histogram"]
+    checked = {}
+    for name, edges in value.items():
+        if name not in histograms:
+            raise ConfigError(f"buckets={{{name!r}: ...}} names no histogram{_guess(str(name), histograms)}")
+        try:
+            numbers = tuple(float(edge) for edge in edges)
+        except (TypeError, ValueError):
+            raise ConfigError(f"buckets={{{name!r}: {edges!r}}} is not a sequence of numbers") from None
+        if numbers and numbers[-1] == math.inf:
+            numbers = numbers[:-1]
+        rising = all(low < high for low, high in zip(numbers, numbers[1:], strict=False))
+        if not numbers or not rising or not all(map(math.isfinite, numbers)):
+            raise ConfigError(f"buckets={{{name!r}: {edges!r}}} are not finite edges in strictly rising order")
+        checked[name] = numbers
+    return checked
+
+
+def _labels(value: object) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"labels={value!r} is not a mapping of label name to value")
+    for name, text in value.items():
+        if not isinstance(name, str) or not _LABEL_NAME.fullmatch(name) or name.startswith("__"):
+            raise ConfigError(
+                f"labels={{{name!r}: ...}} is not a label name: letters, digits and underscores, no digit first, "
+                "no two underscores first"
+            )
+        if name in _OWN_LABELS:
+            raise ConfigError(f"labels={{{name!r}: ...}} is a label that the library sets itself, expected another")
+        if not isinstance(text, str):
+            raise ConfigError(f"labels={{{name!r}: {text!r}}} is not a string")
+    return dict(value)
+
+
+def _max_label_values(value: object) -> dict[str, int]:
+    if not isinstance(value, Mapping):
+        value = dict.fromkeys(_GUARDED, value)
+    for name, limit in value.items():
+        if name not in _GUARDED:
+            raise ConfigError(f"max_label_values={{{name!r}: ...}} limits no label{_guess(str(name), _GUARDED)}")
+        _limit(f"max_label_values={{{name!r}: {limit!r}}}", limit)
+    return dict.fromkeys(_GUARDED, DEFAULT_VALUES) | dict(value)
+
+
+def _max_series(value: object) -> int:
+    return _limit(f"max_series={value!r}", value)
+
+
+def _limit(given: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{given} is not a whole number of 1 or more")
+    return value
+
+
+_READERS: dict[str, tuple[str, Any]] = {
+    "service": ("service", service_name),
+    "cost": ("cost", cost_model),
+    "registry": ("registry", _registry),
+    "buckets": ("edges", _buckets),
+    "labels": ("labels", _labels),
+    "max_label_values": ("max_label_values", _max_label_values),
+    "max_series": ("max_series", _max_series),
+}

@@ -1,0 +1,76 @@
+"""A limit on label values, so that a label filled with request ids cannot take Prometheus down."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+
+from infermeter.catalogue import ANNOUNCED_ERRORS
+
+REST = "_other"
+# The error types that do not fit are counted under a value that every series announces at 0.
+_REST_OF = {"error_type": "other"}
+DEFAULT_VALUES = 100
+DEFAULT_SERIES = 1000
+
+
+class Guard:
+    """Admits label values first come, first served; what does not fit becomes `_other` (`other` for error types).
+
+    One table per label name serves all families, so that a model folds everywhere or nowhere. `service` never folds.
+
+    Args:
+        values: limit of distinct values per label name; a label that is missing has `DEFAULT_VALUES`.
+        series: limit of series per family.
+        folded: called with the label name each time a value is folded.
+    """
+
+    def __init__(self, values: Mapping[str, int], series: int, folded: Callable[[str], None]) -> None:
+        self._values = values
+        self._series = series
+        self._folded = folded
+        self._admitted: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        self._admitted["error_type"] = dict.fromkeys(ANNOUNCED_ERRORS)
+        self._children: defaultdict[str, set[tuple[tuple[str, ...], str]]] = defaultdict(set)
+        self._bases: dict[tuple[str, str, str], None] = {}
+
+    def admit(self, label: str, value: str) -> str:
+        """`value` where the table of `label` has or takes it, else the value for the rest.
+
+        Takes no lock, so that it can run in a signal handler; threads that race for the last place may all win it.
+        """
+        table = self._admitted[label]
+        if not value or value in table:
+            return value
+        value = _encodable(value)
+        if value in table or len(table) < self._values.get(label, DEFAULT_VALUES):
+            table[value] = None
+            return value
+        self._folded(label)
+        return _REST_OF.get(label, REST)
+
+    def admit_base(self, service: str, model: str, version: str) -> tuple[str, str, str]:
+        """The labels of a series, folded where the values run out, and `version` where the series run out."""
+        key = (_encodable(service), self.admit("model", model), self.admit("version", version))
+        if key not in self._bases and len(self._bases) >= self._series:
+            self._folded("version")
+            key = (*key[:2], REST)
+        self._bases[key] = None
+        return key
+
+    def admit_child(self, family: str, labels: tuple[str, ...], label: str, value: str) -> str:
+        """The value of `label` for one series of `family`, folded where the values or the series run out."""
+        admitted = self.admit(label, value)
+        if label == "error_type" and admitted in ANNOUNCED_ERRORS:
+            return admitted
+        children = self._children[family]
+        if (labels, admitted) not in children:
+            if len(children) >= self._series:
+                if admitted != _REST_OF.get(label, REST):
+                    self._folded(label)
+                return _REST_OF.get(label, REST)
+            children.add((labels, admitted))
+        return admitted
+
+
+def _encodable(value: str) -> str:
+    """`value` without lone surrogates, which no exposition format can carry."""
+    return value.encode("utf-8", "replace").decode()

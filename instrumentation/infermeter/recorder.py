@@ -1,0 +1,443 @@
+"""The recorder: every series of a process, folded on a timer, at a scrape, and inline only when memory demands it."""
+
+import _thread
+import logging
+import os
+import sys
+import time
+import weakref
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sized
+from typing import TYPE_CHECKING, Any, Unpack
+
+from prometheus_client import REGISTRY, CollectorRegistry, Metric
+
+from infermeter.call import Call, current, now
+from infermeter.catalogue import DROP_REASONS
+from infermeter.config import Options, Settings, TrackOptions, cost_model, environment_service, strict
+from infermeter.cost import CostModel
+from infermeter.errors import ConfigError
+from infermeter.exposition import describe, expose
+from infermeter.fold import fold
+from infermeter.guard import Guard
+from infermeter.observation import Names
+from infermeter.results import auto
+from infermeter.series import Labels, Series
+from infermeter.track import Track
+
+if TYPE_CHECKING:
+    from infermeter.server import Server
+
+log = logging.getLogger("infermeter")
+
+# A service under 256 inferences a second is folded by the timer only, never by the threads that infer.
+_FOLD_EVERY_SECONDS = 1.0
+# A scrape that cannot have the lock for so long answers with the last totals instead of hanging.
+_SCRAPE_WAITS_SECONDS = 5.0
+# A fork waits so long for a fold to end; the child starts from zero either way.
+_FORK_WAITS_SECONDS = 0.1
+_MOST_TRACKS = 1024
+# What may wait for a fold in payloads of more than SMALL_PAYLOAD each.
+_PENDING_BYTES = 8 * 1024 * 1024
+_FLOAT_IN_TUPLE = 32  # bytes: a pointer and a float object
+
+
+class Recorder:
+    """Everything that one process records, and the verbs that users call.
+
+    The module-level verbs of `infermeter` are those of one default recorder; a test or a library that wants
+    metrics of its own makes another, with a registry of its own.
+
+    Args:
+        options: as for `configure`.
+
+    Raises:
+        ConfigError: an option that cannot work.
+    """
+
+    def __init__(self, **options: Unpack[Options]) -> None:
+        self.settings = Settings().replaced(options)
+        self.pending_bytes = 0
+        self.series: dict[Labels, Series] = {}
+        self.dropped: Counter[str] = Counter(dict.fromkeys(DROP_REASONS, 0))
+        self.folded: Counter[str] = Counter({label: 0 for label in ("model", "version", "class", "error_type")})
+        self.fold_seconds = 0.0
+        self.folds = 0
+        self._guard = self._new_guard()
+        self._lock = _thread.allocate_lock()
+        self._tracks: dict[tuple[str, str], Track] = {}
+        self._declared: dict[tuple[str, str], Track] = {}
+        self._bound: weakref.WeakSet[Track] = weakref.WeakSet()
+        self._service: str | None = None
+        self._drops: list[tuple[str, int]] = []
+        self._label_folds: list[str] = []
+        self._logged: set[tuple[str, str]] = set()
+        self._registry: CollectorRegistry | None = None
+        self._collector = _Collector(self)
+        self._timer_runs = False
+        _RECORDERS.add(self)
+
+    # --- what users call ---------------------------------------------------------------------------------------
+
+    def configure(self, **options: Unpack[Options]) -> None:
+        """Set options, before the first inference is recorded; later calls add to earlier ones.
+
+        Args:
+            options:
+                service: the fleet-unique name of the service (default: the environment variables
+                    INFERMETER_SERVICE, then OTEL_SERVICE_NAME, then `unknown_service` with a warning).
+                cost: a CostModel; without one `inference_cost` is absent.
+                registry: the prometheus_client registry to be found in (default: REGISTRY).
+                buckets: histogram name to edges, strictly rising.
+                labels: constant labels for every series.
+                max_label_values: distinct values per guarded label (model, version, class, error_type; default
+                    100): one number or a mapping.
+                max_series: series per family (default 1,000).
+
+        Raises:
+            ConfigError: an unknown option, a value that cannot work, a registry that already has a family of ours,
+                or a call after the first inference.
+        """
+        if self.series:
+            names = ", ".join(options)
+            raise ConfigError(f"configure({names}) came after the first inference was recorded, expected before it")
+        settings = self.settings.replaced(options)
+        if self._registry is not None and settings.registry is not None and settings.registry is not self._registry:
+            self._register_in(settings.registry)
+            self._registry.unregister(self._collector)
+            self._registry = settings.registry
+        self.settings = settings
+        self._guard = self._new_guard()
+        self._service = None
+        self._attach()
+
+    def track(self, *, model: str, version: str = "", **options: Unpack[TrackOptions]) -> Track:
+        """Watch inferences of `model`: a decorator, and a context manager that gives the open `Call`.
+
+        Args:
+            model: name of the model, the label `model`.
+            version: its version, the label `version`.
+            options:
+                detections: how to read a result: a callable that returns confidences, a `Detections` or a list of
+                    `Detections` (one a frame), or "auto" for the results of well-known libraries (see
+                    `results.auto`). For a generator it is applied to each item.
+                names: class index to class name, a mapping or a list.
+                cost: prices of this model, instead of those of `configure`.
+                stream: what one inference of a generator is: the whole "call" (default), or each "item".
+
+        Raises:
+            ConfigError: an option that cannot work, or a registry that already has a family of ours.
+        """
+        if not options:
+            try:
+                return self._tracks[model, version]
+            except (KeyError, TypeError):
+                pass
+        return self._new_track(model, version, **options)
+
+    def current(self) -> Call:
+        """As `infermeter.current`."""
+        return current()
+
+    def serve(self, port: int, addr: str = "0.0.0.0") -> "Server":  # noqa: S104  (scrapers come from other hosts)
+        """Serve `/metrics` from a background thread.
+
+        Args:
+            port: 0 to 65535; 0 takes a free one (`Server.port` tells which).
+            addr: address to listen on, by default every one of this host.
+
+        Raises:
+            ConfigError: a port that is none or in use, or an address of another host.
+        """
+        from infermeter.server import serve  # noqa: PLC0415  (an HTTP server is not part of recording)
+
+        return serve(self._attach(), port, addr)
+
+    def asgi_app(self) -> Any:
+        """`/metrics` as an ASGI application, to mount in a service of your own."""
+        from prometheus_client import make_asgi_app  # noqa: PLC0415
+
+        return make_asgi_app(self._attach())
+
+    def wsgi_app(self) -> Any:
+        """`/metrics` as a WSGI application, to mount in a service of your own."""
+        from prometheus_client import make_wsgi_app  # noqa: PLC0415
+
+        return make_wsgi_app(self._attach())
+
+    def register(self, registry: CollectorRegistry) -> None:
+        """Be found in another registry too, for pages that are made from a registry of their own.
+
+        Raises:
+            ConfigError: the registry already has a family of ours.
+        """
+        self._attach()
+        if registry is not self._registry:
+            self._register_in(registry)
+
+    # --- what the rest of the library calls --------------------------------------------------------------------
+
+    def declare(self, track: Track) -> None:
+        """Expose the zeros of a decorated function before its first call."""
+        if len(self._declared) < self.settings.max_series:
+            self._declared[track.model, track.version] = track
+
+    def bind(self, track: Track) -> Series:
+        """The series of `track`, made at its first inference. Takes no lock and never raises."""
+        labels = Labels(*self._guard.admit_base(self.service(), track.model, track.version))
+        series = self.series.get(labels)
+        if series is None:
+            series = Series(labels, self.settings.edges, track.cost or self.settings.cost)
+            series = self.series.setdefault(labels, series)
+            self._start_timer()
+        self._bound.add(track)
+        return series
+
+    def service(self) -> str:
+        """The name of the service, settled at the first inference."""
+        if self._service is None:
+            self._service = self.settings.service or environment_service()
+        return self._service
+
+    def drop(self, reason: str, error: BaseException | None = None, count: int = 1) -> None:
+        """Count refused observations, and log the first of each kind; raise instead where INFERMETER_STRICT is set."""
+        if strict():
+            raise error if error is not None else ValueError(DROP_REASONS[reason])
+        self._drops.append((reason, count))
+        kind = (reason, type(error).__name__)
+        if kind not in self._logged:
+            self._logged.add(kind)
+            detail = f" ({type(error).__name__}: {error})" if error is not None else ""
+            log.warning(
+                "dropped an observation: %s%s; further ones are only counted in "
+                'infermeter_observations_dropped_total{reason="%s"}',
+                DROP_REASONS[reason],
+                detail,
+                reason,
+            )
+
+    def weigh(self, payload: Sized) -> None:
+        """Keep what waits for a fold within bounds, now that `payload` is added."""
+        # Without a lock: racing threads may lose a few bytes, and every fold sets it right.
+        self.pending_bytes += len(payload) * (_FLOAT_IN_TUPLE if isinstance(payload, tuple) else 1)
+        if self.pending_bytes > _PENDING_BYTES:
+            self.fold_now()
+
+    def fold_now(self, series: Series | None = None) -> None:
+        """Fold `series`, or all, on the calling path: only if nobody else is folding, never waiting."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._fold(series)
+            finally:
+                self._lock.release()
+
+    def fold(self) -> None:
+        """Fold everything that was recorded, so that totals and metrics are complete."""
+        with self._locked():
+            pass
+
+    def collect(self) -> list[Metric]:
+        """Every family with its samples, consistent with each other."""
+        with self._locked():
+            return list(expose(self))
+
+    def announced(self) -> Iterator[Series]:
+        """Blank series of decorated functions that were never called."""
+        for track in list(self._declared.values()):
+            labels = Labels(self.service(), track.model, track.version)
+            if labels not in self.series and len(self.series) < self.settings.max_series:
+                series = Series(labels, self.settings.edges, track.cost or self.settings.cost)
+                if track.detections is not None:
+                    series.announce_detections()
+                yield series
+
+    # --- inside ------------------------------------------------------------------------------------------------
+
+    def _new_track(
+        self,
+        model: str,
+        version: str,
+        *,
+        detections: Any = None,
+        names: Names = None,
+        cost: CostModel | None = None,
+        stream: str = "call",
+        **unknown: object,
+    ) -> Track:
+        for name in unknown:
+            known = "model, version, detections, names, cost, stream"
+            raise ConfigError(f"track() has no option {name!r}, expected one of {known}")
+        if not isinstance(model, str) or not model:
+            raise ConfigError(f"track(model={model!r}) is not a non-empty string")
+        if not isinstance(version, str):
+            raise ConfigError(f"track(version={version!r}) is not a string")
+        if stream not in ("call", "item"):
+            raise ConfigError(f'track(stream={stream!r}) is neither "call" nor "item"')
+        if names is not None and (isinstance(names, str) or not hasattr(names, "__getitem__")):
+            raise ConfigError(f"track(names={names!r}) is not a mapping or list of class names")
+        if detections == "auto":
+            detections = auto
+        elif detections is not None and not callable(detections):
+            raise ConfigError(f'track(detections={detections!r}) is neither a callable on the result nor "auto"')
+        cost = cost_model(cost)
+        self._attach()
+        track = Track(
+            self, model=model, version=version, detections=detections, names=names, cost=cost, stream=stream
+        )
+        plain = detections is names is cost is None and stream == "call"
+        if plain and len(self._tracks) < _MOST_TRACKS:
+            track = self._tracks.setdefault((model, version), track)
+        return track
+
+    def _new_guard(self) -> Guard:
+        return Guard(self.settings.max_label_values, self.settings.max_series, self._label_folds_append)
+
+    def _label_folds_append(self, label: str) -> None:
+        self._label_folds.append(label)
+
+    def _attach(self) -> CollectorRegistry:
+        """Be found in the registry of the settings; gives it."""
+        if self._registry is None:
+            registry = self.settings.registry or REGISTRY
+            self._register_in(registry)
+            self._registry = registry
+        return self._registry
+
+    def _register_in(self, registry: CollectorRegistry) -> None:
+        try:
+            registry.register(self._collector)
+        except ValueError as error:
+            raise ConfigError(
+                f"the registry already holds a metric of a name that infermeter uses ({error}); expected one without: "
+                "infermeter.configure(registry=CollectorRegistry()), or rename the other metric"
+            ) from None
+
+    def _locked(self) -> "_Locked":
+        return _Locked(self)
+
+    def _fold(self, one: Series | None = None) -> None:
+        """Fold `one` series, or all; the caller holds the lock."""
+        started = now()
+        if one is None:
+            self.pending_bytes = 0
+        for series in (one,) if one is not None else list(self.series.values()):
+            fold(series, self._guard, self._drop_quietly)
+        for counter, events in ((self.dropped, self._drops), (self.folded, self._label_folds)):
+            taken = events[:]
+            del events[: len(taken)]
+            for event in taken:
+                name, count = event if isinstance(event, tuple) else (event, 1)
+                counter[name] += count
+        self.folds += 1
+        self.fold_seconds += now() - started
+
+    def _drop_quietly(self, reason: str, error: BaseException | None, count: int) -> None:
+        """`drop` where nobody could take an exception: between the calls."""
+        try:
+            self.drop(reason, error, count)
+        except Exception:
+            self._drops.append((reason, count))
+
+    def _start_timer(self) -> None:
+        if not self._timer_runs:
+            self._timer_runs = True
+            try:
+                # Not threading.Thread: its start() waits for a lock, and a signal handler may be what got us here.
+                _thread.start_new_thread(_fold_for_ever, (weakref.ref(self),))
+            except RuntimeError:  # no more threads: scrapes and full buffers still fold
+                log.warning("cannot start the thread that folds; scrapes will do its work")
+
+    # --- fork --------------------------------------------------------------------------------------------------
+
+    def before_fork(self) -> bool:
+        """Let a running fold end; tells whether the lock is held."""
+        return self._lock.acquire(timeout=_FORK_WAITS_SECONDS)
+
+    def after_fork_in_parent(self, *, held: bool) -> None:
+        """Go on."""
+        if held:
+            self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Start from zero with a fresh lock: what happened so far is counted by the parent."""
+        self._lock = _thread.allocate_lock()
+        for track in list(self._bound):
+            track.series = None
+        self.series = {}
+        self.pending_bytes = 0
+        self._drops.clear()
+        self._label_folds.clear()
+        self.dropped = Counter(dict.fromkeys(self.dropped, 0))
+        self.folded = Counter(dict.fromkeys(self.folded, 0))
+        self.fold_seconds, self.folds = 0.0, 0
+        if self._timer_runs:
+            self._timer_runs = False
+            self._start_timer()
+
+
+class _Locked:
+    """The fold lock, with everything folded; goes on without the lock where it cannot be had."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self.lock = recorder._lock
+        self.held = False
+
+    def __enter__(self) -> None:
+        self.held = self.lock.acquire(timeout=_SCRAPE_WAITS_SECONDS)
+        if self.held:
+            self.recorder._fold()
+
+    def __exit__(self, *error: object) -> None:
+        if self.held:
+            self.lock.release()
+
+
+class _Collector:
+    """The recorder as prometheus_client sees it."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def describe(self) -> Iterable[Metric]:
+        return describe()
+
+    def collect(self) -> Iterable[Metric]:
+        return self._recorder.collect()
+
+
+def _fold_for_ever(reference: "weakref.ref[Recorder]") -> None:
+    pid = os.getpid()
+    while True:
+        time.sleep(_FOLD_EVERY_SECONDS)
+        recorder = reference()
+        if recorder is None or sys.is_finalizing() or os.getpid() != pid:
+            return
+        if any(series.opened for series in list(recorder.series.values())):
+            recorder.fold_now()
+        del recorder
+
+
+_RECORDERS: "weakref.WeakSet[Recorder]" = weakref.WeakSet()
+_held: list[tuple[Recorder, bool]] = []
+
+
+def _before_fork() -> None:
+    _held[:] = [(recorder, recorder.before_fork()) for recorder in list(_RECORDERS)]
+
+
+def _after_fork_in_parent() -> None:
+    for recorder, held in _held:
+        recorder.after_fork_in_parent(held=held)
+    _held.clear()
+
+
+def _after_fork_in_child() -> None:
+    for recorder in list(_RECORDERS):
+        recorder.after_fork_in_child()
+    _held.clear()
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)

@@ -1,0 +1,127 @@
+"""One series: what waits to be folded, what is open, and the totals so far, of one service, model and version."""
+
+from collections import defaultdict
+from types import FrameType
+from typing import Any, NamedTuple
+
+from infermeter.call import LOCAL_STARTED, Call
+from infermeter.catalogue import ANNOUNCED_ERRORS, TOKEN_TYPES
+from infermeter.cost import CostModel
+from infermeter.histogram import Histogram
+from infermeter.observation import NO_FRAME
+
+LOCAL_TRACK = "_infermeter_track"
+
+
+class Labels(NamedTuple):
+    """The values of the labels that every family of a service carries."""
+
+    service: str
+    model: str
+    version: str
+
+
+class Totals:
+    """What has been counted: the sample values of a series.
+
+    Attributes:
+        counters: family name and value of its own label ("" where it has none) to the count.
+        histograms: family name to its histogram; a family that was never observed nor announced is absent.
+        started: calls that were opened.
+    """
+
+    def __init__(self, edges: dict[str, tuple[float, ...]]) -> None:
+        self._edges = edges
+        self.started = 0
+        self.counters: defaultdict[tuple[str, str], float] = defaultdict(float)
+        for family in ("inferences_total", "model_timeout_total", "model_fallback_total"):
+            self.counters[family, ""] = 0
+        for kind in ANNOUNCED_ERRORS:
+            self.counters["model_errors_total", kind] = 0
+        for kind in TOKEN_TYPES:
+            self.counters["inference_tokens_total", kind] = 0
+        self.histograms: dict[str, Histogram] = {}
+        self.histogram("inference_duration")
+
+    def histogram(self, family: str) -> Histogram:
+        """The histogram of `family`, made at first use."""
+        histogram = self.histograms.get(family)
+        if histogram is None:
+            # setdefault: an inferring thread may announce a family while another one folds.
+            histogram = self.histograms.setdefault(family, Histogram(self._edges[family]))
+        return histogram
+
+
+class Series:
+    """The state of one series.
+
+    The lists are written by the threads that infer, with one atomic operation each and no lock, and are never
+    replaced; a fold takes what they hold from their front. `totals` belongs to whoever holds the fold lock.
+
+    After a fork the child drops every series and makes new ones: calls that were open keep theirs, and end unseen.
+
+    Attributes:
+        opened: one item per call that was opened.
+        abandoned: one item per call that turned out to be none.
+        bare, full: records, see `observation`.
+        open: calls that run, but for those of plain functions, which only their frame holds.
+        on_stack_calls: frame of a wrapper to the call that `current` gave to code under it.
+    """
+
+    __slots__ = (
+        "abandoned",
+        "bare",
+        "cost",
+        "enter",
+        "full",
+        "labels",
+        "leave",
+        "on_stack_calls",
+        "open",
+        "opened",
+        "record_bare",
+        "record_full",
+        "start",
+        "totals",
+    )
+
+    def __init__(self, labels: Labels, edges: dict[str, tuple[float, ...]], cost: CostModel | None) -> None:
+        self.labels = labels
+        self.cost = cost
+        self.opened: list[None] = []
+        self.abandoned: list[None] = []
+        self.bare: list[float] = []
+        self.full: list[Any] = []
+        self.open: set[Call] = set()
+        self.on_stack_calls: dict[FrameType, Call] = {}
+        self.start = self.opened.append
+        self.enter = self.open.add
+        self.leave = self.open.remove
+        self.record_bare = self.bare.append
+        self.record_full = self.full.extend
+        self.totals = Totals(edges)
+        if cost is not None:
+            self.totals.histogram("inference_cost")
+
+    def announce_detections(self) -> None:
+        """Expose the histograms of detections before the first one."""
+        self.totals.histogram("detection_confidence")
+        self.totals.histogram("objects_per_frame")
+
+    def in_flight(self) -> int:
+        """Calls that are open now; the caller has just folded."""
+        return self.totals.started + len(self.opened) - int(self.totals.counters["inferences_total", ""])
+
+    def on_stack(self, frame: FrameType, local: dict[str, Any]) -> Call:
+        """The call of the wrapper that runs in `frame`, whose local variables are `local`."""
+        call = self.on_stack_calls.get(frame)
+        if call is None:
+            call = Call()
+            call.track = local[LOCAL_TRACK]
+            call.series = self
+            call.started = local[LOCAL_STARTED]
+            call.open = True
+            call.frame = NO_FRAME
+            call.facts = None
+            self.on_stack_calls[frame] = call
+        return call

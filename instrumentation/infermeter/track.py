@@ -1,0 +1,280 @@
+"""`track`: what a user writes around an inference, as a decorator or in a `with` statement."""
+
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from numpy import ndarray
+
+from infermeter.arrays import FLOAT32, DeviceArrayError
+from infermeter.call import Call, enter_context, innermost, leave_context, now
+from infermeter.cost import CostModel
+from infermeter.failures import error_type
+from infermeter.observation import FLOATS, NO_FRAME, SMALL_PAYLOAD, STRIDE, Names
+from infermeter.results import Detections, UnrecognisedError
+from infermeter.series import Series
+from infermeter.wrap import wrap
+
+if TYPE_CHECKING:
+    from infermeter.recorder import Recorder
+
+T = TypeVar("T")
+
+# A calling thread folds only what the timer has left too long: sooner, and the fold would show in its p99.
+_MANY_BARE = 256
+_MANY_FULL = 256 * STRIDE
+
+
+class Track:
+    """Watches one model: reusable, shareable between threads and tasks, nestable; made by `track`.
+
+    Each call of what it decorates, and each entry of its `with` block, is an inference of its own. The watched code
+    keeps its signature, its results and its exceptions.
+    """
+
+    __slots__ = ("__weakref__", "cost", "detections", "model", "names", "recorder", "series", "stream", "version")
+
+    def __init__(
+        self,
+        recorder: "Recorder",
+        *,
+        model: str,
+        version: str,
+        detections: Callable[[Any], Any] | None,
+        names: Names,
+        cost: CostModel | None,
+        stream: str,
+    ) -> None:
+        self.recorder = recorder
+        self.model = model
+        self.version = version
+        self.detections = detections
+        self.names = names
+        self.cost = cost
+        self.stream = stream
+        self.series: Series | None = None  # bound at the first call
+
+    def __call__(self, function: T, /) -> T:
+        """Decorate a function, method, static or class method, coroutine, generator or any callable.
+
+        Raises:
+            ConfigError: not a callable, or a class.
+        """
+        # A track of its own, so that the end of a `with` block never takes a decorated call for its own.
+        mine = Track(
+            self.recorder,
+            model=self.model,
+            version=self.version,
+            detections=self.detections,
+            names=self.names,
+            cost=self.cost,
+            stream=self.stream,
+        )
+        self.recorder.declare(mine)
+        return wrap(mine, function)
+
+    # From here to `end_reading` is the hot path: every attribute, call and branch is paid for at each inference.
+
+    def begin(self) -> Call:
+        """Open a call and make it the current one."""
+        series = self.series
+        if series is None:
+            series = self.bind()
+        call = Call()
+        call.track = self
+        call.series = series
+        call.frame = NO_FRAME
+        call.facts = None
+        series.enter(call)
+        series.start(None)
+        call.open = enter_context(call)
+        call.started = now()
+        return call
+
+    __enter__ = begin
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
+        ended = now()
+        call = innermost()
+        if call is None or call.track is not self or call.open is None:
+            call = self._entered()
+        if error is None:
+            self.finish(call, ended - call.started)
+        else:
+            self.fail(call, error, ended - call.started)
+
+    def finish(self, call: Call, seconds: float) -> None:
+        """End `call`, which took `seconds`, and record it."""
+        series = call.series
+        try:
+            # Whoever takes the call out of the open ones records it: once, whatever threads do.
+            series.leave(call)
+        except KeyError:
+            return
+        try:
+            leave_context(call.open)  # type: ignore[arg-type]
+        except ValueError:  # opened in another context, as generators do: nothing to restore in this one
+            pass
+        call.open = None
+        if call.facts is None and call.frame is NO_FRAME:
+            series.record_bare(seconds)
+            if len(series.bare) >= _MANY_BARE:
+                self.recorder.fold_now(series)
+        else:
+            self._record_full(call, seconds)
+
+    def end(self, series: Series, started: float, seconds: float) -> None:
+        """Record a call of a plain function."""
+        if series.on_stack_calls:
+            self._end_on_stack(series, started, seconds)
+            return
+        series.record_bare(seconds)
+        if len(series.bare) >= _MANY_BARE:
+            self.recorder.fold_now(series)
+
+    def end_reading(self, series: Series, started: float, seconds: float, result: Any) -> None:
+        """Record a call of a plain function, and the detections in its `result`."""
+        if series.on_stack_calls:
+            self._end_on_stack(series, started, seconds, result)
+            return
+        try:
+            found = self.detections(result)  # type: ignore[misc]
+            kind = type(found)
+            if kind is ndarray and found.dtype is FLOAT32:
+                dtype, stored = "f", found.tobytes()
+            elif kind is list and found and type(found[0]) is float:
+                dtype, stored = FLOATS, tuple(found)
+            else:
+                self._end_with_call(series, started, seconds, found)
+                return
+        except Exception as error:  # foreign code, called for the user
+            self.refuse(error, "extractor_error")
+            series.record_bare(seconds)
+            return
+        series.record_full((seconds, dtype, stored, None, None, None, None))
+        if len(stored) > SMALL_PAYLOAD:
+            self.recorder.weigh(stored)
+        if len(series.full) >= _MANY_FULL:
+            self.recorder.fold_now(series)
+
+    # The rest is off the hot path.
+
+    def bind(self) -> Series:
+        """The series to record in, found at the first call."""
+        series = self.series = self.recorder.bind(self)
+        if self.detections is not None:
+            series.announce_detections()
+        return series
+
+    def fail(self, call: Call, error: BaseException, seconds: float) -> None:
+        """End `call` with the exception that its code raised; its detections do not count."""
+        self._set_error(call, error)
+        self.finish(call, seconds)
+
+    def end_failed(self, series: Series, started: float, seconds: float, error: BaseException) -> None:
+        """Record a call of a plain function that raised."""
+        call = self._take_from_stack(series) or self._call(series, started)
+        self._set_error(call, error)
+        self._record_full(call, seconds)
+
+    def abandon(self, call: Call) -> None:
+        """Forget `call`: nothing was inferred."""
+        call.series.open.discard(call)
+        call.series.abandoned.append(None)
+        try:
+            leave_context(call.open)  # type: ignore[arg-type]
+        except ValueError:
+            pass
+        call.open = None
+
+    def read(self, call: Call, result: Any) -> None:
+        """Report the detections in `result` to `call`."""
+        if self.detections is not None:
+            try:
+                found = self.detections(result)
+            except Exception as error:  # foreign code, called for the user
+                self.refuse(error, "extractor_error")
+            else:
+                self._report(call, found)
+
+    def drop(self, reason: str, error: BaseException | None = None, count: int = 1) -> None:
+        """Count refused observations."""
+        self.recorder.drop(reason, error, count)
+
+    def refuse(self, error: Exception, reason: str = "unreadable") -> None:
+        """Count an observation that could not be read because of `error`."""
+        if isinstance(error, DeviceArrayError):
+            reason = "device_array"
+        elif isinstance(error, UnrecognisedError):
+            reason = "unrecognised_result"
+        self.drop(reason, error)
+
+    def _call(self, series: Series, started: float) -> Call:
+        call = Call()
+        call.track = self
+        call.series = series
+        call.frame = NO_FRAME
+        call.facts = None
+        call.open = True
+        call.started = started
+        return call
+
+    def _report(self, call: Call, found: Any) -> None:
+        if type(found) is Detections:
+            call.detections(*found)
+        elif type(found) is list and found and type(found[0]) is Detections:
+            for frame in found:
+                call.detections(*frame)
+        else:
+            call.detections(found)
+
+    def _record_full(self, call: Call, seconds: float) -> None:
+        call.open = None
+        series = call.series
+        dtype, confidences, class_dtype, classes, names = call.frame
+        series.record_full((seconds, dtype, confidences, class_dtype, classes, names, call.facts))
+        if len(series.full) >= _MANY_FULL:
+            self.recorder.fold_now(series)
+
+    def _set_error(self, call: Call, error: BaseException) -> None:
+        facts = call.fact()
+        facts.frames = None
+        call.frame = NO_FRAME
+        try:
+            facts.error = error_type(error)
+        except Exception as problem:  # a broken __str__ of the user's exception
+            facts.error = "other"
+            self.refuse(problem, "internal")
+
+    def _take_from_stack(self, series: Series) -> Call | None:
+        """The call that `current` gave to code under the wrapper that called one of our methods, if it did."""
+        return series.on_stack_calls.pop(sys._getframe(2), None) if series.on_stack_calls else None  # noqa: SLF001
+
+    def _end_on_stack(self, series: Series, started: float, seconds: float, *result: Any) -> None:
+        frame = sys._getframe(2)  # noqa: SLF001
+        call = series.on_stack_calls.get(frame) or self._call(series, started)
+        for one in result:
+            self.read(call, one)
+        series.on_stack_calls.pop(frame, None)
+        self._record_full(call, seconds)
+
+    def _end_with_call(self, series: Series, started: float, seconds: float, found: Any) -> None:
+        call = self._call(series, started)
+        self._report(call, found)
+        self._record_full(call, seconds)
+
+    def _entered(self) -> Call:
+        """The call whose `with` block ends, where it is not the innermost one of this context.
+
+        Blocks of one context that end out of order, and blocks that end in another context than they began in (both
+        are what generators do), still each record exactly one call.
+        """
+        call = innermost()
+        while call is not None and call.open is not None:
+            if call.track is self:
+                return call
+            old = getattr(call.open, "old_value", None)
+            call = old if isinstance(old, Call) else None
+        mine = [call for call in list(self.series.open) if call.track is self] if self.series is not None else []
+        return max(mine, key=lambda call: call.started, default=None) or self._call(self.bind(), now())

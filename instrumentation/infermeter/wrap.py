@@ -1,0 +1,170 @@
+"""Wrappers with the exact signature of what they wrap.
+
+A wrapper is compiled from a template with the parameters of the wrapped function: calling it costs what calling a
+plain function costs (a third of passing `*args, **kwargs` on), and everything that looks at it (`inspect`, web
+frameworks, type hints given as strings) sees the original: the globals, defaults and annotations are the same objects.
+"""
+
+import functools
+import inspect
+from types import CodeType, FunctionType
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from infermeter.call import WRAPPER, now
+from infermeter.errors import ConfigError
+from infermeter.streams import adrive, adrive_items, drive, drive_items
+
+if TYPE_CHECKING:
+    from infermeter.track import Track
+
+T = TypeVar("T")
+
+# In the templates every name of ours begins with the prefix, so that no parameter can collide with it.
+_PREFIX = "_infermeter_"
+_OTHER = "<infermeter.track: coroutine or generator>"
+
+# `current` finds the call of a plain function by the file and the local variables of this frame: see call.py.
+_FUNCTION = """
+def @factory(@track, @end, @end_failed, @now, @function):
+    def {name}({parameters}):
+        @series = @track.series
+        if @series is None:
+            @series = @track.bind()
+        @series.start(None)
+        @started = @now()
+        try:
+            @result = @function({arguments})
+        except BaseException as @error:
+            @end_failed(@series, @started, @now() - @started, @error)
+            raise
+        @end(@series, @started, @now() - @started{result})
+        return @result
+    return {name}
+"""
+
+_COROUTINE = """
+def @factory(@begin, @finish, @fail, @read, @now, @function):
+    async def {name}({parameters}):
+        @call = @begin()
+        try:
+            @result = await @function({arguments})
+        except BaseException as @error:
+            @fail(@call, @error, @now() - @call.started)
+            raise
+        @seconds = @now() - @call.started
+        {read}
+        @finish(@call, @seconds)
+        return @result
+    return {name}
+"""
+
+_GENERATOR = """
+def @factory(@drive, @track, @function):
+    def {name}({parameters}):
+        return (yield from @drive(@track, @function({arguments})))
+    return {name}
+"""
+
+# What `yield from` is to a generator, spelled out: Python has none for asynchronous ones.
+_ASYNC_GENERATOR = """
+def @factory(@drive, @track, @function):
+    async def {name}({parameters}):
+        @steps = @drive(@track, @function({arguments}))
+        @resume, @value = @steps.asend, None
+        while True:
+            try:
+                @item = await @resume(@value)
+            except StopAsyncIteration:
+                return
+            @value = None
+            try:
+                @value = yield @item
+                @resume = @steps.asend
+            except GeneratorExit:
+                await @steps.aclose()
+                raise
+            except BaseException as @error:
+                @resume, @value = @steps.athrow, @error
+    return {name}
+"""
+
+
+def wrap(track: "Track", function: T) -> T:
+    """`function` watched by `track`; a static or class method stays one.
+
+    Raises:
+        ConfigError: not a callable, or a class.
+    """
+    if isinstance(function, (staticmethod, classmethod)):
+        return cast("T", type(function)(wrap(track, function.__func__)))
+    if isinstance(function, type):
+        message = f"track() got the class {function.__name__}, expected a function: decorate the method that infers"
+        raise ConfigError(message)
+    if not callable(function):
+        message = f"track() got {function!r} ({type(function).__name__}), expected a function or another callable"
+        raise ConfigError(message)
+    target: Any = function
+    called = target if isinstance(target, FunctionType) else getattr(type(target), "__call__", target)
+    names = {
+        "track": track,
+        "function": target,
+        "now": now,
+        "begin": track.begin,
+        "finish": track.finish,
+        "fail": track.fail,
+        "read": track.read,
+        "end": track.end if track.detections is None else track.end_reading,
+        "end_failed": track.end_failed,
+    }
+    items = track.stream == "item"
+    if inspect.isasyncgenfunction(target) or inspect.isasyncgenfunction(called):
+        return _build(_ASYNC_GENERATOR, target, names | {"drive": adrive_items if items else adrive})
+    if inspect.isgeneratorfunction(target) or inspect.isgeneratorfunction(called):
+        return _build(_GENERATOR, target, names | {"drive": drive_items if items else drive})
+    if inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(called):
+        read = "@read(@call, @result)" if track.detections is not None else ""
+        return _build(_COROUTINE, target, names, read=read)
+    return _build(_FUNCTION, target, names, result=", @result" if track.detections is not None else "")
+
+
+def _build(template: str, function: Any, names: dict[str, object], **words: str) -> Any:
+    """A function from `template`, where `@x` is a name of ours and its factory takes some of `names`."""
+    plain = isinstance(function, FunctionType)
+    parameters, arguments = _parameters(function.__code__) if plain else ("*args, **kwargs", "*args, **kwargs")
+    source = template.format(name="call", parameters=parameters, arguments=arguments, **words).replace("@", _PREFIX)
+    namespace: dict[str, Any] = {}
+    exec(compile(source, WRAPPER if template is _FUNCTION else _OTHER, "exec"), namespace)  # noqa: S102  (our own template)
+    factory = namespace[_PREFIX + "factory"]
+    inner = factory(*(names[name.removeprefix(_PREFIX)] for name in inspect.signature(factory).parameters))
+    if not plain:
+        return functools.update_wrapper(inner, function)
+    code = inner.__code__.replace(co_name=function.__code__.co_name, co_qualname=function.__code__.co_qualname)
+    wrapper = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, inner.__closure__)
+    wrapper.__kwdefaults__ = function.__kwdefaults__
+    return functools.update_wrapper(wrapper, function)
+
+
+def _parameters(code: CodeType) -> tuple[str, str]:
+    """The parameter list of `code` and the argument list that passes all of it on.
+
+    Defaults are not spelled: the wrapper shares the tuple and dictionary of the function's own.
+    """
+    names = code.co_varnames
+    positional = list(names[: code.co_argcount])
+    keywords = list(names[code.co_argcount : code.co_argcount + code.co_kwonlyargcount])
+    rest = names[code.co_argcount + code.co_kwonlyargcount :]
+    parameters, arguments = list(positional), list(positional)
+    if code.co_posonlyargcount:
+        parameters.insert(code.co_posonlyargcount, "/")
+    if code.co_flags & inspect.CO_VARARGS:
+        parameters.append("*" + rest[0])
+        arguments.append("*" + rest[0])
+        rest = rest[1:]
+    elif keywords:
+        parameters.append("*")
+    parameters += keywords
+    arguments += [f"{name}={name}" for name in keywords]
+    if code.co_flags & inspect.CO_VARKEYWORDS:
+        parameters.append("**" + rest[0])
+        arguments.append("**" + rest[0])
+    return ", ".join(parameters), ", ".join(arguments)
