@@ -195,9 +195,7 @@ def measure(rounds: int) -> dict[str, dict[str, float]]:
                 path[name].append(seconds / calls)
                 ours = name.startswith("ours")
                 whole[name].append((seconds + (folding if ours else 0.0)) / calls)
-    return {
-        name: {"path": statistics.median(path[name]), "whole": statistics.median(whole[name])} for name in CASES
-    }
+    return {name: {"path": statistics.median(path[name]), "whole": statistics.median(whole[name])} for name in CASES}
 
 
 def import_seconds(rounds: int) -> dict[str, float]:

@@ -1,12 +1,12 @@
 """infermeter makes AI services observable in Prometheus.
 
-    import infermeter
+import infermeter
 
-    @infermeter.track(model="yolov8m", detections="auto")
-    def detect(frame):
-        return net(frame)
+@infermeter.track(model="yolov8m", detections="auto")
+def detect(frame):
+    return net(frame)
 
-    infermeter.serve(8002)
+infermeter.serve(8002)
 """
 
 from infermeter.call import Call, current

@@ -3,7 +3,6 @@
 import sys
 from contextvars import ContextVar, Token
 from time import perf_counter
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,8 @@ from infermeter.arrays import FLOAT32, class_values, copied_floats
 from infermeter.observation import NO_FRAME, OBJECTS, SMALL_PAYLOAD, WIDTHS, Facts, Frame, Names
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from infermeter.series import Series
     from infermeter.track import Track
 
@@ -59,7 +60,7 @@ class Call:
             self.track.drop("late")
             return
         if type(confidences) is np.ndarray and confidences.dtype is FLOAT32:  # what most models return
-            dtype, stored = "f", confidences.tobytes()
+            dtype, stored = "f", confidences.tobytes()  # type: str, bytes | tuple[float, ...]
         else:
             try:
                 dtype, stored = copied_floats(confidences)
@@ -181,6 +182,7 @@ def current() -> Call:
                 return call or _NO_CALL
             if call is not None and call.started > local[LOCAL_STARTED]:
                 return call
-            return local[LOCAL_SERIES].on_stack(frame, local)
+            series: Series = local[LOCAL_SERIES]
+            return series.on_stack(frame, local)
         frame = frame.f_back
     return call or _NO_CALL

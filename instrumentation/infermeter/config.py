@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal, TypedDict
 
 from prometheus_client import CollectorRegistry
@@ -157,7 +158,7 @@ def _buckets(value: object) -> dict[str, tuple[float, ...]]:
             raise ConfigError(f"buckets={{{name!r}: {edges!r}}} is not a sequence of numbers") from None
         if numbers and numbers[-1] == math.inf:
             numbers = numbers[:-1]
-        rising = all(low < high for low, high in zip(numbers, numbers[1:], strict=False))
+        rising = all(low < high for low, high in pairwise(numbers))
         if not numbers or not rising or not all(map(math.isfinite, numbers)):
             raise ConfigError(f"buckets={{{name!r}: {edges!r}}} are not finite edges in strictly rising order")
         checked[name] = numbers

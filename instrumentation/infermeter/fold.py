@@ -128,10 +128,7 @@ def _fold_confidences(series: Series, drop: Drop, dtypes: list[Any], payloads: l
         sizes = np.fromiter(map(len, chosen), np.float64, number)
         series.totals.histogram("objects_per_frame").add_checked(sizes / width)
         detections += int(sizes.sum()) // width
-        if dtype == FLOATS:
-            values = _packed(chosen, drop)
-        else:
-            values = np.frombuffer(b"".join(chosen), dtype=dtype)
+        values = _packed(chosen, drop) if dtype == FLOATS else np.frombuffer(b"".join(chosen), dtype=dtype)
         not_finite, negative = series.totals.histogram("detection_confidence").add(values)
         if not_finite:
             drop("non_finite", None, not_finite)

@@ -1,8 +1,8 @@
 """What one inference is, as data: a few slots in a flat list, and the rare facts beside them.
 
-Records lie end to end in lists that only grow at their end and shrink at their front. One is appended by one
-`list.append` or `list.extend`, which is atomic, and holds nothing that the garbage collector tracks in the common case: recording
-neither takes a lock nor brings a collection nearer. There are two kinds:
+Records lie end to end in lists that only grow at their end and shrink at their front. Each is appended by a single
+`list.append` or `list.extend`, which is atomic, and in the common case holds nothing that the garbage collector
+tracks: recording neither takes a lock nor brings a collection nearer. There are two kinds:
 
     bare    an inference that reported nothing is one number: seconds
     full    any other is seven slots: seconds, dtype, confidences, class_dtype, classes, names, facts

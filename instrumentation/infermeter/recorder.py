@@ -8,20 +8,19 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Unpack
 
 from prometheus_client import REGISTRY, CollectorRegistry, Metric
 
+from infermeter import fork
 from infermeter.call import Call, current, now
 from infermeter.catalogue import DROP_REASONS
-from infermeter.config import Options, Settings, TrackOptions, cost_model, environment_service, strict
-from infermeter.cost import CostModel
+from infermeter.config import Options, Settings, TrackOptions, environment_service, strict
 from infermeter.errors import ConfigError
 from infermeter.exposition import describe, expose
 from infermeter.fold import fold
 from infermeter.guard import Guard
-from infermeter.observation import Names
-from infermeter.results import auto
 from infermeter.series import Labels, Series
 from infermeter.track import Track
 
@@ -34,8 +33,6 @@ log = logging.getLogger("infermeter")
 _FOLD_EVERY_SECONDS = 1.0
 # A scrape that cannot have the lock for so long answers with the last totals instead of hanging.
 _SCRAPE_WAITS_SECONDS = 5.0
-# A fork waits so long for a fold to end; the child starts from zero either way.
-_FORK_WAITS_SECONDS = 0.1
 _MOST_TRACKS = 1024
 # What may wait for a fold in payloads of more than SMALL_PAYLOAD each.
 _PENDING_BYTES = 8 * 1024 * 1024
@@ -60,11 +57,11 @@ class Recorder:
         self.pending_bytes = 0
         self.series: dict[Labels, Series] = {}
         self.dropped: Counter[str] = Counter(dict.fromkeys(DROP_REASONS, 0))
-        self.folded: Counter[str] = Counter({label: 0 for label in ("model", "version", "class", "error_type")})
+        self.folded: Counter[str] = Counter(dict.fromkeys(("model", "version", "class", "error_type"), 0))
         self.fold_seconds = 0.0
         self.folds = 0
         self._guard = self._new_guard()
-        self._lock = _thread.allocate_lock()
+        self.lock = _thread.allocate_lock()
         self._tracks: dict[tuple[str, str], Track] = {}
         self._declared: dict[tuple[str, str], Track] = {}
         self._bound: weakref.WeakSet[Track] = weakref.WeakSet()
@@ -75,7 +72,7 @@ class Recorder:
         self._registry: CollectorRegistry | None = None
         self._collector = _Collector(self)
         self._timer_runs = False
-        _RECORDERS.add(self)
+        fork.watch(self)
 
     # --- what users call ---------------------------------------------------------------------------------------
 
@@ -133,7 +130,11 @@ class Recorder:
                 return self._tracks[model, version]
             except (KeyError, TypeError):
                 pass
-        return self._new_track(model, version, **options)
+        self._attach()
+        track = Track.checked(self, model, version, **options)
+        if not options and len(self._tracks) < _MOST_TRACKS:
+            track = self._tracks.setdefault((model, version), track)
+        return track
 
     def current(self) -> Call:
         """As `infermeter.current`."""
@@ -225,20 +226,20 @@ class Recorder:
 
     def fold_now(self, series: Series | None = None) -> None:
         """Fold `series`, or all, on the calling path: only if nobody else is folding, never waiting."""
-        if self._lock.acquire(blocking=False):
+        if self.lock.acquire(blocking=False):
             try:
                 self._fold(series)
             finally:
-                self._lock.release()
+                self.lock.release()
 
     def fold(self) -> None:
         """Fold everything that was recorded, so that totals and metrics are complete."""
-        with self._locked():
+        with self._folded():
             pass
 
     def collect(self) -> list[Metric]:
         """Every family with its samples, consistent with each other."""
-        with self._locked():
+        with self._folded():
             return list(expose(self))
 
     def announced(self) -> Iterator[Series]:
@@ -252,42 +253,6 @@ class Recorder:
                 yield series
 
     # --- inside ------------------------------------------------------------------------------------------------
-
-    def _new_track(
-        self,
-        model: str,
-        version: str,
-        *,
-        detections: Any = None,
-        names: Names = None,
-        cost: CostModel | None = None,
-        stream: str = "call",
-        **unknown: object,
-    ) -> Track:
-        for name in unknown:
-            known = "model, version, detections, names, cost, stream"
-            raise ConfigError(f"track() has no option {name!r}, expected one of {known}")
-        if not isinstance(model, str) or not model:
-            raise ConfigError(f"track(model={model!r}) is not a non-empty string")
-        if not isinstance(version, str):
-            raise ConfigError(f"track(version={version!r}) is not a string")
-        if stream not in ("call", "item"):
-            raise ConfigError(f'track(stream={stream!r}) is neither "call" nor "item"')
-        if names is not None and (isinstance(names, str) or not hasattr(names, "__getitem__")):
-            raise ConfigError(f"track(names={names!r}) is not a mapping or list of class names")
-        if detections == "auto":
-            detections = auto
-        elif detections is not None and not callable(detections):
-            raise ConfigError(f'track(detections={detections!r}) is neither a callable on the result nor "auto"')
-        cost = cost_model(cost)
-        self._attach()
-        track = Track(
-            self, model=model, version=version, detections=detections, names=names, cost=cost, stream=stream
-        )
-        plain = detections is names is cost is None and stream == "call"
-        if plain and len(self._tracks) < _MOST_TRACKS:
-            track = self._tracks.setdefault((model, version), track)
-        return track
 
     def _new_guard(self) -> Guard:
         return Guard(self.settings.max_label_values, self.settings.max_series, self._label_folds_append)
@@ -312,8 +277,17 @@ class Recorder:
                 "infermeter.configure(registry=CollectorRegistry()), or rename the other metric"
             ) from None
 
-    def _locked(self) -> "_Locked":
-        return _Locked(self)
+    @contextmanager
+    def _folded(self) -> Iterator[None]:
+        """Hold the lock with everything folded; go on without where the lock cannot be had."""
+        held = self.lock.acquire(timeout=_SCRAPE_WAITS_SECONDS)
+        try:
+            if held:
+                self._fold()
+            yield
+        finally:
+            if held:
+                self.lock.release()
 
     def _fold(self, one: Series | None = None) -> None:
         """Fold `one` series, or all; the caller holds the lock."""
@@ -347,20 +321,9 @@ class Recorder:
             except RuntimeError:  # no more threads: scrapes and full buffers still fold
                 log.warning("cannot start the thread that folds; scrapes will do its work")
 
-    # --- fork --------------------------------------------------------------------------------------------------
-
-    def before_fork(self) -> bool:
-        """Let a running fold end; tells whether the lock is held."""
-        return self._lock.acquire(timeout=_FORK_WAITS_SECONDS)
-
-    def after_fork_in_parent(self, *, held: bool) -> None:
-        """Go on."""
-        if held:
-            self._lock.release()
-
     def after_fork_in_child(self) -> None:
         """Start from zero with a fresh lock: what happened so far is counted by the parent."""
-        self._lock = _thread.allocate_lock()
+        self.lock = _thread.allocate_lock()
         for track in list(self._bound):
             track.series = None
         self.series = {}
@@ -373,24 +336,6 @@ class Recorder:
         if self._timer_runs:
             self._timer_runs = False
             self._start_timer()
-
-
-class _Locked:
-    """The fold lock, with everything folded; goes on without the lock where it cannot be had."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        self.recorder = recorder
-        self.lock = recorder._lock
-        self.held = False
-
-    def __enter__(self) -> None:
-        self.held = self.lock.acquire(timeout=_SCRAPE_WAITS_SECONDS)
-        if self.held:
-            self.recorder._fold()
-
-    def __exit__(self, *error: object) -> None:
-        if self.held:
-            self.lock.release()
 
 
 class _Collector:
@@ -416,28 +361,3 @@ def _fold_for_ever(reference: "weakref.ref[Recorder]") -> None:
         if any(series.opened for series in list(recorder.series.values())):
             recorder.fold_now()
         del recorder
-
-
-_RECORDERS: "weakref.WeakSet[Recorder]" = weakref.WeakSet()
-_held: list[tuple[Recorder, bool]] = []
-
-
-def _before_fork() -> None:
-    _held[:] = [(recorder, recorder.before_fork()) for recorder in list(_RECORDERS)]
-
-
-def _after_fork_in_parent() -> None:
-    for recorder, held in _held:
-        recorder.after_fork_in_parent(held=held)
-    _held.clear()
-
-
-def _after_fork_in_child() -> None:
-    for recorder in list(_RECORDERS):
-        recorder.after_fork_in_child()
-    _held.clear()
-
-
-os.register_at_fork(
-    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-)

@@ -3,11 +3,13 @@
 import errno
 import threading
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from prometheus_client import CollectorRegistry, start_http_server
 
 from infermeter.errors import ConfigError
+
+_LAST_PORT = 65535
 
 
 class Server:
@@ -28,7 +30,7 @@ class Server:
         self._httpd.server_close()
         self._thread.join()
 
-    def __enter__(self) -> "Server":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -39,7 +41,7 @@ class Server:
 
 def serve(registry: CollectorRegistry, port: int, addr: str) -> Server:
     """Serve `registry` on `addr` and `port`; see `Recorder.serve`."""
-    if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
+    if type(port) is not int or not 0 <= port <= _LAST_PORT:
         raise ConfigError(f"serve({port!r}) is not a port number of 0 to 65535")
     try:
         httpd, thread = start_http_server(port, addr, registry)

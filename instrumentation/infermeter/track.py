@@ -3,16 +3,18 @@
 import sys
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from numpy import ndarray
 
 from infermeter.arrays import FLOAT32, DeviceArrayError
 from infermeter.call import Call, enter_context, innermost, leave_context, now
+from infermeter.config import cost_model
 from infermeter.cost import CostModel
+from infermeter.errors import ConfigError
 from infermeter.failures import error_type
 from infermeter.observation import FLOATS, NO_FRAME, SMALL_PAYLOAD, STRIDE, Names
-from infermeter.results import Detections, UnrecognisedError
+from infermeter.results import Detections, UnrecognisedError, auto
 from infermeter.series import Series
 from infermeter.wrap import wrap
 
@@ -55,6 +57,50 @@ class Track:
         self.stream = stream
         self.series: Series | None = None  # bound at the first call
 
+    @classmethod
+    def checked(
+        cls,
+        recorder: "Recorder",
+        model: object,
+        version: object,
+        *,
+        detections: object = None,
+        names: object = None,
+        cost: object = None,
+        stream: object = "call",
+        **unknown: object,
+    ) -> Self:
+        """A track made of what a user gave; see `Recorder.track`.
+
+        Raises:
+            ConfigError: an option that cannot work.
+        """
+        for name in unknown:
+            raise ConfigError(
+                f"track() has no option {name!r}, expected one of model, version, detections, names, cost, stream"
+            )
+        if not isinstance(model, str) or not model:
+            raise ConfigError(f"track(model={model!r}) is not a non-empty string")
+        if not isinstance(version, str):
+            raise ConfigError(f"track(version={version!r}) is not a string")
+        if stream not in {"call", "item"}:
+            raise ConfigError(f'track(stream={stream!r}) is neither "call" nor "item"')
+        if names is not None and (isinstance(names, str) or not hasattr(names, "__getitem__")):
+            raise ConfigError(f"track(names={names!r}) is not a mapping or list of class names")
+        if detections == "auto":
+            detections = auto
+        elif detections is not None and not callable(detections):
+            raise ConfigError(f'track(detections={detections!r}) is neither a callable on the result nor "auto"')
+        return cls(
+            recorder,
+            model=model,
+            version=version,
+            detections=detections,
+            names=cast("Names", names),
+            cost=cost_model(cost),
+            stream=cast("str", stream),
+        )
+
     def __call__(self, function: T, /) -> T:
         """Decorate a function, method, static or class method, coroutine, generator or any callable.
 
@@ -72,7 +118,7 @@ class Track:
             stream=self.stream,
         )
         self.recorder.declare(mine)
-        return wrap(mine, function)
+        return cast("T", wrap(mine, function))
 
     # From here to `end_reading` is the hot path: every attribute, call and branch is paid for at each inference.
 

@@ -8,7 +8,7 @@ frameworks, type hints given as strings) sees the original: the globals, default
 import functools
 import inspect
 from types import CodeType, FunctionType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
 from infermeter.call import WRAPPER, now
 from infermeter.errors import ConfigError
@@ -16,8 +16,6 @@ from infermeter.streams import adrive, adrive_items, drive, drive_items
 
 if TYPE_CHECKING:
     from infermeter.track import Track
-
-T = TypeVar("T")
 
 # In the templates every name of ours begins with the prefix, so that no parameter can collide with it.
 _PREFIX = "_infermeter_"
@@ -89,25 +87,24 @@ def @factory(@drive, @track, @function):
 """
 
 
-def wrap(track: "Track", function: T) -> T:
+def wrap(track: "Track", function: Any) -> Any:
     """`function` watched by `track`; a static or class method stays one.
 
     Raises:
         ConfigError: not a callable, or a class.
     """
     if isinstance(function, (staticmethod, classmethod)):
-        return cast("T", type(function)(wrap(track, function.__func__)))
+        return type(function)(wrap(track, function.__func__))
     if isinstance(function, type):
         message = f"track() got the class {function.__name__}, expected a function: decorate the method that infers"
         raise ConfigError(message)
     if not callable(function):
         message = f"track() got {function!r} ({type(function).__name__}), expected a function or another callable"
         raise ConfigError(message)
-    target: Any = function
-    called = target if isinstance(target, FunctionType) else getattr(type(target), "__call__", target)
+    called = function if isinstance(function, FunctionType) else type(function).__call__
     names = {
         "track": track,
-        "function": target,
+        "function": function,
         "now": now,
         "begin": track.begin,
         "finish": track.finish,
@@ -117,14 +114,14 @@ def wrap(track: "Track", function: T) -> T:
         "end_failed": track.end_failed,
     }
     items = track.stream == "item"
-    if inspect.isasyncgenfunction(target) or inspect.isasyncgenfunction(called):
-        return _build(_ASYNC_GENERATOR, target, names | {"drive": adrive_items if items else adrive})
-    if inspect.isgeneratorfunction(target) or inspect.isgeneratorfunction(called):
-        return _build(_GENERATOR, target, names | {"drive": drive_items if items else drive})
-    if inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(called):
+    if inspect.isasyncgenfunction(function) or inspect.isasyncgenfunction(called):
+        return _build(_ASYNC_GENERATOR, function, names | {"drive": adrive_items if items else adrive})
+    if inspect.isgeneratorfunction(function) or inspect.isgeneratorfunction(called):
+        return _build(_GENERATOR, function, names | {"drive": drive_items if items else drive})
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called):
         read = "@read(@call, @result)" if track.detections is not None else ""
-        return _build(_COROUTINE, target, names, read=read)
-    return _build(_FUNCTION, target, names, result=", @result" if track.detections is not None else "")
+        return _build(_COROUTINE, function, names, read=read)
+    return _build(_FUNCTION, function, names, result=", @result" if track.detections is not None else "")
 
 
 def _build(template: str, function: Any, names: dict[str, object], **words: str) -> Any:
