@@ -64,6 +64,13 @@ class Histogram:
             buckets = edges.searchsorted(values, side="left")
             self.cumulative += np.bincount(buckets, minlength=len(edges) + 1)[:-1].cumsum()
         else:
-            self.cumulative += np.array([np.count_nonzero(values <= edge) for edge in edges], dtype=np.int64)
+            # Edges below the lowest value hold none and edges above the highest all, which spares detectors, whose
+            # confidences begin at a threshold, a third of the work.
+            lowest, highest = values.min(), values.max()
+            counts = [
+                0 if edge < lowest else len(values) if edge >= highest else np.count_nonzero(values <= edge)
+                for edge in edges
+            ]
+            self.cumulative += np.array(counts, dtype=np.int64)
         self.count += len(values)
         self.total += total

@@ -83,7 +83,7 @@ class Track:
             raise ConfigError(f"track(model={model!r}) is not a non-empty string")
         if not isinstance(version, str):
             raise ConfigError(f"track(version={version!r}) is not a string")
-        if stream not in {"call", "item"}:
+        if not isinstance(stream, str) or stream not in {"call", "item"}:
             raise ConfigError(f'track(stream={stream!r}) is neither "call" nor "item"')
         if names is not None and (isinstance(names, str) or not hasattr(names, "__getitem__")):
             raise ConfigError(f"track(names={names!r}) is not a mapping or list of class names")
@@ -98,7 +98,7 @@ class Track:
             detections=detections,
             names=cast("Names", names),
             cost=cost_model(cost),
-            stream=cast("str", stream),
+            stream=stream,
         )
 
     def __call__(self, function: T, /) -> T:
