@@ -18,7 +18,9 @@ import subprocess
 import sys
 import timeit
 from collections.abc import Callable
+from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -29,7 +31,10 @@ from infermeter.catalogue import FAMILIES
 LABELS = ("service", "model", "version")
 VALUES = ("bench", "yolov8m", "2")
 USD_PER_SECOND = 2.10 / 3600
+WARM_UP = 2  # rounds
 CALLS = 200  # per sample: below the 256 records at which a calling thread folds by itself
+
+Model = Callable[[Any], Any]
 
 generator = random.Random(7)
 # What a detector returns that drops what is below 0.25: a bell around 0.75.
@@ -50,9 +55,10 @@ duration, confidence, objects, cost = map(
 )
 total = Counter("inferences_total", "inferences", LABELS, registry=registry)
 in_flight = Gauge("inferences_in_flight", "in flight", LABELS, registry=registry)
-duration_1, confidence_1, objects_1, cost_1, total_1, in_flight_1 = (
-    family.labels(*VALUES) for family in (duration, confidence, objects, cost, total, in_flight)
+duration_1, confidence_1, objects_1, cost_1 = (
+    family.labels(*VALUES) for family in (duration, confidence, objects, cost)
 )
+total_1, in_flight_1 = total.labels(*VALUES), in_flight.labels(*VALUES)
 single = Histogram("single", "one observe", registry=registry, buckets=FAMILIES["inference_duration"].edges)
 
 
@@ -60,11 +66,11 @@ def model_list(frame: object) -> list[float]:
     return AS_LIST
 
 
-def model_array(frame: object) -> np.ndarray:
+def model_array(frame: object) -> Any:
     return AS_ARRAY
 
 
-def peer_cached(model: Callable[[object], object], values: Callable[[object], list[float]]) -> Callable[[object], None]:
+def peer_cached(model: Model, values: Model) -> Model:
     def infer(frame: object) -> None:
         in_flight_1.inc()
         started = perf_counter()
@@ -84,7 +90,7 @@ def peer_cached(model: Callable[[object], object], values: Callable[[object], li
     return infer
 
 
-def peer_labels(model: Callable[[object], object], values: Callable[[object], list[float]]) -> Callable[[object], None]:
+def peer_labels(model: Model, values: Model) -> Model:
     service, name, version = VALUES
 
     def infer(frame: object) -> None:
@@ -120,7 +126,7 @@ def ours_list(frame: object) -> list[float]:
 
 
 @recorder.track(model=VALUES[1], version=VALUES[2], detections=lambda result: result)
-def ours_array(frame: object) -> np.ndarray:
+def ours_array(frame: object) -> Any:
     return AS_ARRAY
 
 
@@ -156,7 +162,7 @@ def bare(frame: object) -> object:
     return frame
 
 
-CASES: dict[str, Callable[[object], object]] = {
+CASES: dict[str, Model] = {
     "peer array cached": peer_cached(model_array, lambda result: result),
     "peer array tolist": peer_cached(model_array, lambda result: result.tolist()),
     "peer array labels": peer_labels(model_array, lambda result: result),
@@ -183,7 +189,7 @@ def measure(rounds: int) -> dict[str, dict[str, float]]:
         for name, function in CASES.items()
     }
     order = list(CASES)
-    for turn in range(rounds + 2):
+    for turn in range(WARM_UP + rounds):
         random.shuffle(order)
         for name in order:
             recorder.fold()
@@ -192,7 +198,7 @@ def measure(rounds: int) -> dict[str, dict[str, float]]:
             started = perf_counter()
             recorder.fold()
             folding = perf_counter() - started
-            if turn >= 2:  # the first two rounds warm up
+            if turn >= WARM_UP:
                 path[name].append(seconds / calls)
                 ours = name.startswith("ours")
                 whole[name].append((seconds + (folding if ours else 0.0)) / calls)
@@ -206,7 +212,7 @@ def import_seconds(rounds: int) -> dict[str, float]:
     for turn in range(rounds + 1):
         for name, statement in statements.items():
             started = perf_counter()
-            subprocess.run([sys.executable, "-c", statement], check=True)  # noqa: S603
+            subprocess.run([sys.executable, "-c", statement], check=True)
             if turn:
                 taken[name].append(perf_counter() - started)
     return {name: statistics.median(values) for name, values in taken.items()}
@@ -269,8 +275,8 @@ def main() -> int:
         if not (value >= bound if sign == ">=" else value <= bound)
     ]
     if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump({"seconds": times, "ratios": ratios, "import_seconds": imports}, file, indent=1)
+        figures = {"seconds": times, "ratios": ratios, "import_seconds": imports}
+        Path(arguments.json).write_text(json.dumps(figures, indent=1), encoding="utf-8")
     for line in short:
         print("SHORT", line)
     return 1 if arguments.check and short else 0

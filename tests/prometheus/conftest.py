@@ -1,0 +1,218 @@
+"""A service whose truth is known, and a real Prometheus that scrapes it every second.
+
+A counter that a scrape has seen at 0 makes `increase` exact at the moment of a scrape: Prometheus extrapolates neither
+before a zero nor after the newest sample. So the tests ask at the moment of a scrape, and expect whole numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ADDRESS = "127.0.0.1"
+PATIENCE = 30
+"""Seconds; the first scrape comes 5 to 6 s after the start, everything else takes less than 2."""
+CLOCK = 10
+"""Milliseconds by which a scrape must be later than now to have begun after now: Prometheus rounds by up to 2."""
+
+
+class Service:
+    """`service.py` in a process of its own, on a port that stays the same when it is started again."""
+
+    def __init__(self, log: Path) -> None:
+        """Start it."""
+        self._log = log
+        self._port = 0
+        self._start()
+
+    @property
+    def target(self) -> str:
+        """Host and port of its metrics."""
+        return f"{ADDRESS}:{self._port}"
+
+    def do(self, command: str, **arguments: object) -> None:
+        """Have a function of `service.py` called, and wait until it is done."""
+        self._say(json.dumps([command, arguments]))
+        assert self._hear() == "done"
+
+    def page(self, accept: str) -> str:
+        """What `/metrics` answers to somebody who accepts that."""
+        return httpx.get(f"http://{self.target}/metrics", headers={"Accept": accept}, trust_env=False).text
+
+    def crash(self) -> None:
+        """End it without any chance to say goodbye."""
+        self._process.kill()
+        self.end()
+
+    def restart(self) -> None:
+        """Start it again after a crash."""
+        self._start()
+
+    def end(self) -> None:
+        """End it."""
+        self._process.communicate(timeout=PATIENCE)
+
+    def _start(self) -> None:
+        program = Path(__file__).with_name("service.py")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("INFERMETER_")}
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, program, str(self._port)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment,
+            )  # fmt: skip
+        self._port = int(self._hear())
+
+    def _say(self, line: str) -> None:
+        assert self._process.stdin is not None
+        print(line, file=self._process.stdin, flush=True)
+
+    def _hear(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().strip()
+        return line or pytest.fail(f"service.py ended, having said:\n{self._log.read_text()}")
+
+
+class Scrape:
+    """What Prometheus answers at the moment of one scrape, which is in the past and changes no more."""
+
+    def __init__(self, client: httpx.Client, milliseconds: int) -> None:
+        """A moment in milliseconds since 1970."""
+        self._client = client
+        self.milliseconds = milliseconds
+
+    def vector(self, query: str) -> list[tuple[dict[str, str], float]]:
+        """The labels and the value of every series in the answer."""
+        moment = datetime.fromtimestamp(self.milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
+        result = ask(self._client, query, time=moment)
+        return [(series["metric"], float(series["value"][1])) for series in result]
+
+    def by(self, label: str, query: str) -> dict[str, float]:
+        """The values of an answer whose series differ in one label."""
+        vector = self.vector(query)
+        values = {labels.get(label, ""): value for labels, value in vector}
+        assert len(values) == len(vector), f"{query} has several series of the same {label}"
+        return values
+
+    def value(self, query: str) -> float:
+        """The value of an answer of one series."""
+        vector = self.vector(query)
+        assert len(vector) == 1, f"{query} has {len(vector)} series, expected one"
+        return vector[0][1]
+
+
+class Prometheus:
+    """A running Prometheus."""
+
+    def __init__(self, url: str, job: str) -> None:
+        """Talk to the one at `url`, about the only target of `job`."""
+        self._job = job
+        self.client = httpx.Client(base_url=url, trust_env=False, timeout=10)
+
+    def next_scrape(self) -> Scrape:
+        """The first successful scrape of the target that begins after now."""
+        now = time.time() * 1000
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            for up in ask(self.client, f'up{{job="{self._job}"}}[1m]'):
+                for seconds, value in up["values"]:
+                    if value == "1" and round(seconds * 1000) > now + CLOCK:
+                        return Scrape(self.client, round(seconds * 1000))
+            time.sleep(0.05)
+        pytest.fail(f"Prometheus did not scrape {self._job} within {PATIENCE} s")
+
+
+def ask(client: httpx.Client, query: str, **parameters: str) -> list[Any]:
+    """The result of an instant query."""
+    answer = client.get("/api/v1/query", params={"query": query, **parameters}).json()
+    assert answer["status"] == "success", f"{query}: {answer['error']}"
+    result: list[Any] = answer["data"]["result"]
+    return result
+
+
+def free_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind((ADDRESS, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def program() -> str:
+    """Where Prometheus is; without it these tests are skipped, and in CI fail."""
+    found = shutil.which("prometheus")
+    if found is None:
+        reason = "prometheus is not installed: apt-get install --no-install-recommends prometheus"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    return found
+
+
+@pytest.fixture(scope="session")
+def connect() -> type[Prometheus]:
+    """How to talk to a Prometheus that somebody else has started."""
+    return Prometheus
+
+
+@pytest.fixture(scope="session")
+def service(program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The service, for the whole session."""
+    running = Service(tmp_path_factory.mktemp("service") / "log")
+    yield running
+    running.end()
+
+
+@pytest.fixture(scope="session")
+def prometheus(program: str, service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """A Prometheus that has scraped the service once, and so knows its zeros."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    config, log, port = folder / "prometheus.yml", folder / "log", free_port()
+    config.write_text(f"""\
+global: {{scrape_interval: 1s}}
+scrape_configs:
+  - job_name: service
+    static_configs: [{{targets: ["{service.target}"]}}]
+""")
+    command = [
+        program,
+        f"--config.file={config}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address={ADDRESS}:{port}",
+    ]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+    running = Prometheus(f"http://{ADDRESS}:{port}", job="service")
+    try:
+        wait_until_ready(running.client, process, log)
+        running.next_scrape()
+        yield running
+    finally:
+        running.client.close()
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+def wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Return when Prometheus answers."""
+    deadline = time.monotonic() + PATIENCE
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            if client.get("/-/ready").is_success:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
+    pytest.fail(f"Prometheus did not get ready, having said:\n{log.read_text()}")

@@ -1,0 +1,108 @@
+"""The layout: which room imports which, what files are called and how long they may be."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LIBRARY = ROOT / "instrumentation" / "infermeter"
+
+# From the general to the specific: a module imports only from modules above it.
+ORDER = (
+    "version",
+    "errors",
+    "observation",
+    "buckets",
+    "catalogue",
+    "cost",
+    "failures",
+    "guard",
+    "arrays",
+    "results",
+    "histogram",
+    "config",
+    "call",
+    "series",
+    "fold",
+    "streams",
+    "wrap",
+    "track",
+    "fork",
+    "exposition",
+    "server",
+    "recorder",
+    "__init__",
+)
+
+
+def tracked_files() -> list[str]:
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout: " + listed.stderr.decode().strip())
+    return listed.stdout.decode().split()
+
+
+def imported_modules(module: str) -> set[str]:
+    """Modules of the library that `module` imports when it runs, also inside functions."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            return
+        if isinstance(node, ast.ImportFrom) and node.module == "infermeter":
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("infermeter."):
+            found.add(node.module.removeprefix("infermeter."))
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse((LIBRARY / f"{module}.py").read_text(encoding="utf-8")))
+    return found
+
+
+def test_every_module_has_its_place_in_the_order() -> None:
+    """A new module is put in its place on purpose."""
+    assert sorted(ORDER) == sorted(path.stem for path in LIBRARY.glob("*.py"))
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_imports_point_one_way(module: str) -> None:
+    """A module imports only more general ones."""
+    allowed = set(ORDER[: ORDER.index(module)])
+    assert imported_modules(module) - allowed == set()
+
+
+def test_library_needs_two_packages() -> None:
+    """What a service imports needs prometheus_client and NumPy, and nothing else."""
+    allowed = {"infermeter", "prometheus_client", "numpy"}
+    found = set()
+    for path in LIBRARY.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"relative import in {path.name}"
+                found.add((node.module or "").split(".")[0])
+    assert {name for name in found if name not in sys.stdlib_module_names} == allowed
+
+
+def test_roots_are_no_packages() -> None:
+    """`instrumentation` and `exporters` hold packages and are none."""
+    assert [name for name in tracked_files() if name in {"instrumentation/__init__.py", "exporters/__init__.py"}] == []
+
+
+def test_files_are_short() -> None:
+    """A file over 400 lines is split by subject."""
+    sources = [name for name in tracked_files() if name.endswith(".py") and (ROOT / name).exists()]
+    lengths = {name: len((ROOT / name).read_text(encoding="utf-8").splitlines()) for name in sources}
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+def test_files_are_named_for_their_subject() -> None:
+    """No file is named after syntax."""
+    vague = {"util", "utils", "helper", "helpers", "common", "misc", "types", "constants"}
+    assert [name for name in tracked_files() if Path(name).stem in vague] == []
