@@ -82,7 +82,7 @@ def _on_host(values: Any) -> Any:
     """`values` as something that NumPy reads without waiting for a device."""
     if isinstance(values, (np.ndarray, numbers.Number)):
         return values
-    if isinstance(values, (str, bytes, dict, set)) or not (
+    if isinstance(values, (str, bytes, bytearray, dict, set)) or not (
         hasattr(values, "__array__") or hasattr(values, "__len__") or hasattr(values, "__float__")
     ):
         message = f"no numbers in a {type(values).__name__}"

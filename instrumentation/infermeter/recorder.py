@@ -99,14 +99,10 @@ class Recorder:
             names = ", ".join(options)
             raise ConfigError(f"configure({names}) came after the first inference was recorded, expected before it")
         settings = self.settings.replaced(options)
-        if self._registry is not None and settings.registry is not None and settings.registry is not self._registry:
-            self._register_in(settings.registry)
-            self._registry.unregister(self._collector)
-            self._registry = settings.registry
+        self._attach(settings.registry)
         self.settings = settings
         self._guard = self._new_guard()
         self._service = None
-        self._attach()
 
     def track(self, *, model: str, version: str = "", **options: Unpack[TrackOptions]) -> Track:
         """Watch inferences of `model`: a decorator, and a context manager that gives the open `Call`.
@@ -260,13 +256,15 @@ class Recorder:
     def _label_folds_append(self, label: str) -> None:
         self._label_folds.append(label)
 
-    def _attach(self) -> CollectorRegistry:
-        """Be found in the registry of the settings; gives it."""
-        if self._registry is None:
-            registry = self.settings.registry or REGISTRY
+    def _attach(self, registry: CollectorRegistry | None = None) -> CollectorRegistry:
+        """Be found in `registry`, by default where we are or in that of the settings; gives it."""
+        registry = registry or self._registry or self.settings.registry or REGISTRY
+        if registry is not self._registry:
             self._register_in(registry)
+            if self._registry is not None:
+                self._registry.unregister(self._collector)
             self._registry = registry
-        return self._registry
+        return registry
 
     def _register_in(self, registry: CollectorRegistry) -> None:
         try:

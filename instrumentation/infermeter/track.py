@@ -181,22 +181,25 @@ class Track:
 
     def end_reading(self, series: Series, started: float, seconds: float, result: Any) -> None:
         """Record a call of a plain function, and the detections in its `result`."""
-        if series.on_stack_calls:
-            self._end_on_stack(series, started, seconds, result)
-            return
         try:
             found = self.detections(result)  # type: ignore[misc]
-            kind = type(found)
-            if kind is ndarray and found.dtype is FLOAT32:
-                dtype, stored = "f", found.tobytes()
-            elif kind is list and found and type(found[0]) is float:
-                dtype, stored = FLOATS, tuple(found)
-            else:
-                self._end_with_call(series, started, seconds, found)
-                return
         except Exception as error:  # foreign code, called for the user
             self.refuse(error, "extractor_error")
-            series.record_bare(seconds)
+            if series.on_stack_calls:
+                self._end_on_stack(series, started, seconds)
+            else:
+                self.end(series, started, seconds)
+            return
+        kind = type(found)
+        if series.on_stack_calls:
+            self._end_on_stack(series, started, seconds, found)
+            return
+        if kind is ndarray and found.dtype is FLOAT32:
+            dtype, stored = "f", found.tobytes()
+        elif kind is list and found and type(found[0]) is float:
+            dtype, stored = FLOATS, tuple(found)
+        else:
+            self._end_with_call(series, started, seconds, found)
             return
         series.record_full((seconds, dtype, stored, None, None, None, None))
         if len(stored) > SMALL_PAYLOAD:
@@ -297,11 +300,11 @@ class Track:
         """The call that `current` gave to code under the wrapper that called one of our methods, if it did."""
         return series.on_stack_calls.pop(sys._getframe(2), None) if series.on_stack_calls else None  # noqa: SLF001
 
-    def _end_on_stack(self, series: Series, started: float, seconds: float, *result: Any) -> None:
+    def _end_on_stack(self, series: Series, started: float, seconds: float, *found: Any) -> None:
         frame = sys._getframe(2)  # noqa: SLF001
         call = series.on_stack_calls.get(frame) or self._call(series, started)
-        for one in result:
-            self.read(call, one)
+        for one in found:
+            self._report(call, one)
         series.on_stack_calls.pop(frame, None)
         self._record_full(call, seconds)
 
