@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml instrumentation/infermeter/version.py
 
-.PHONY: demo test lint bench docs test-all test-pythons test-frameworks system
+.PHONY: demo test lint bench docs test-all test-pythons test-oldest test-frameworks system
 
 # The environment for working on the code: the library is editable in it.
 $(VENV)/ready: $(SOURCES)
@@ -45,8 +45,12 @@ bench: $(VENV)/ready
 test-pythons: system
 	for python in $$(./.ci/pythons); do ./.ci/test $$python tests/instrumentation tests/exposition || exit 1; done
 
+# The oldest releases of what the library depends on.
+test-oldest: system
+	INFERMETER_OLDEST=1 ./.ci/test $(PYTHON) tests/instrumentation tests/exposition
+
 # Real tensors and results of the frameworks that `detections="auto"` understands.
 test-frameworks:
 	INFERMETER_FRAMEWORKS=1 ./.ci/test $(PYTHON) tests/frameworks
 
-test-all: lint test test-pythons test-frameworks bench
+test-all: lint test test-pythons test-oldest test-frameworks bench

@@ -39,9 +39,10 @@ def fold(series: Series, guard: Guard, drop: Drop) -> None:
         guard: admits class names and error types.
         drop: told the reason and number of values that were refused.
     """
-    bare, full = take(series.bare), take(series.full)
+    bare, left, full = take(series.bare), take(series.left), take(series.full)
     # After the records: a call that ends in between then counts as open for once, never as ended before it began.
-    series.totals.started += len(take(series.opened)) - len(take(series.abandoned))
+    series.totals.started += len(take(series.opened)) + len(left)
+    bare += left
     if bare:
         _fold_durations(series, bare, [])
     if full:

@@ -356,6 +356,6 @@ def _fold_for_ever(reference: "weakref.ref[Recorder]") -> None:
         recorder = reference()
         if recorder is None or sys.is_finalizing() or os.getpid() != pid:
             return
-        if any(series.opened for series in list(recorder.series.values())):
+        if any(series.waits() for series in list(recorder.series.values())):
             recorder.fold_now()
         del recorder

@@ -27,7 +27,7 @@ class Totals:
     Attributes:
         counters: family name and value of its own label ("" where it has none) to the count.
         histograms: family name to its histogram; a family that was never observed nor announced is absent.
-        started: calls that were opened.
+        started: calls of plain functions that began, and calls of everything else that ended.
     """
 
     def __init__(self, edges: dict[str, tuple[float, ...]]) -> None:
@@ -61,26 +61,27 @@ class Series:
     After a fork the child drops every series and makes new ones: calls that were open keep theirs, and end unseen.
 
     Attributes:
-        opened: one item per call that was opened.
-        abandoned: one item per call that turned out to be none.
-        bare, full: records, see `observation`.
-        open: calls that run, but for those of plain functions, which only their frame holds.
+        opened: one item per call of a plain function that began; those calls are held by their frame alone.
+        open: calls of everything else that run now.
+        bare, left: bare records of plain functions, and of everything else.
+        full: full records; everything else but plain functions adds to `opened` then, not before.
         on_stack_calls: frame of a wrapper to the call that `current` gave to code under it.
     """
 
     __slots__ = (
-        "abandoned",
         "bare",
         "cost",
         "enter",
         "full",
         "labels",
         "leave",
+        "left",
         "on_stack_calls",
         "open",
         "opened",
         "record_bare",
         "record_full",
+        "record_left",
         "start",
         "totals",
     )
@@ -89,8 +90,8 @@ class Series:
         self.labels = labels
         self.cost = cost
         self.opened: list[None] = []
-        self.abandoned: list[None] = []
         self.bare: list[float] = []
+        self.left: list[float] = []
         self.full: list[Any] = []
         self.open: set[Call] = set()
         self.on_stack_calls: dict[FrameType, Call] = {}
@@ -98,6 +99,7 @@ class Series:
         self.enter = self.open.add
         self.leave = self.open.remove
         self.record_bare = self.bare.append
+        self.record_left = self.left.append
         self.record_full = self.full.extend
         self.totals = Totals(edges)
         if cost is not None:
@@ -108,9 +110,14 @@ class Series:
         self.totals.histogram("detection_confidence")
         self.totals.histogram("objects_per_frame")
 
+    def waits(self) -> bool:
+        """Whether a fold has something to do."""
+        return bool(self.bare or self.left or self.full or self.opened)
+
     def in_flight(self) -> int:
         """Calls that are open now; the caller has just folded."""
-        return self.totals.started + len(self.opened) - int(self.totals.counters["inferences_total", ""])
+        of_functions = self.totals.started + len(self.opened) - int(self.totals.counters["inferences_total", ""])
+        return len(self.open) + of_functions
 
     def on_stack(self, frame: FrameType, local: dict[str, Any]) -> Call:
         """The call of the wrapper that runs in `frame`, whose local variables are `local`."""

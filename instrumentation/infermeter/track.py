@@ -133,7 +133,6 @@ class Track:
         call.frame = NO_FRAME
         call.facts = None
         series.enter(call)
-        series.start(None)
         call.open = enter_context(call)
         call.started = now()
         return call
@@ -143,12 +142,28 @@ class Track:
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
         ended = now()
         call = innermost()
-        if call is None or call.track is not self or call.open is None:
-            call = self._entered()
-        if error is None:
-            self.finish(call, ended - call.started)
+        if error is not None or call is None or call.track is not self:
+            self._exit(call, error, ended)
+            return
+        # finish, spelled out: calling it would cost a twentieth of the whole.
+        series = call.series
+        try:
+            series.leave(call)
+        except KeyError:
+            self._exit(call, error, ended)
+            return
+        try:
+            leave_context(call.open)  # type: ignore[arg-type]
+        except ValueError:
+            pass
+        call.open = None
+        if call.facts is None and call.frame is NO_FRAME:
+            series.record_left(ended - call.started)
+            if len(series.left) >= _MANY_BARE:
+                self.recorder.fold_now(series)
         else:
-            self.fail(call, error, ended - call.started)
+            series.start(None)
+            self._record_full(call, ended - call.started)
 
     def finish(self, call: Call, seconds: float) -> None:
         """End `call`, which took `seconds`, and record it."""
@@ -164,10 +179,11 @@ class Track:
             pass
         call.open = None
         if call.facts is None and call.frame is NO_FRAME:
-            series.record_bare(seconds)
-            if len(series.bare) >= _MANY_BARE:
+            series.record_left(seconds)
+            if len(series.left) >= _MANY_BARE:
                 self.recorder.fold_now(series)
         else:
+            series.start(None)
             self._record_full(call, seconds)
 
     def end(self, series: Series, started: float, seconds: float) -> None:
@@ -230,7 +246,6 @@ class Track:
     def abandon(self, call: Call) -> None:
         """Forget `call`: nothing was inferred."""
         call.series.open.discard(call)
-        call.series.abandoned.append(None)
         try:
             leave_context(call.open)  # type: ignore[arg-type]
         except ValueError:
@@ -313,17 +328,22 @@ class Track:
         self._report(call, found)
         self._record_full(call, seconds)
 
-    def _entered(self) -> Call:
-        """The call whose `with` block ends, where it is not the innermost one of this context.
+    def _exit(self, innermost_call: Call | None, error: BaseException | None, ended: float) -> None:
+        """End a `with` block that raised, or whose call is not the innermost one of this context.
 
         Blocks of one context that end out of order, and blocks that end in another context than they began in (both
         are what generators do), still each record exactly one call.
         """
-        call = innermost()
-        while call is not None and call.open is not None:
-            if call.track is self:
-                return call
+        call = innermost_call
+        while call is not None and call.track is not self:
             old = getattr(call.open, "old_value", None)
             call = old if isinstance(old, Call) else None
-        mine = [call for call in list(self.series.open) if call.track is self] if self.series is not None else []
-        return max(mine, key=lambda call: call.started, default=None) or self._call(self.bind(), now())
+        if call is None or call not in call.series.open:
+            mine = [call for call in list(self.series.open) if call.track is self] if self.series is not None else []
+            call = max(mine, key=lambda call: call.started, default=None)
+        if call is None:  # a fork came between
+            return
+        if error is None:
+            self.finish(call, ended - call.started)
+        else:
+            self.fail(call, error, ended - call.started)

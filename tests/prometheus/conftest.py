@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -82,6 +83,8 @@ class Service:
 
     def _hear(self) -> str:
         assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], PATIENCE)[0]:
+            pytest.fail(f"service.py did not answer within {PATIENCE} s, having said:\n{self._log.read_text()}")
         line = self._process.stdout.readline().strip()
         return line or pytest.fail(f"service.py ended, having said:\n{self._log.read_text()}")
 

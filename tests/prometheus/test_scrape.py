@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
-from prometheus_client.parser import text_string_to_metric_families as text
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from prometheus_client import Metric
+
     from tests.prometheus.conftest import Prometheus, Scrape, Service
 
 TEXT = "text/plain;version=0.0.4"
 OPEN_METRICS = "application/openmetrics-text;version=1.0.0"
+PARSERS: dict[str, Callable[[str], Iterable[Metric]]] = {TEXT: parse_text, OPEN_METRICS: parse_open_metrics}
 
 Series: TypeAlias = tuple[str, frozenset[tuple[str, str]]]
 
@@ -24,9 +26,9 @@ def named(name: str, labels: dict[str, str]) -> Series:
     return name, frozenset((label, value) for label, value in labels.items() if value)
 
 
-def samples(families: Iterable[Metric]) -> dict[Series, float]:
-    """The samples of a page."""
-    found = [sample for family in families for sample in family.samples]
+def served(service: Service, accept: str) -> dict[Series, float]:
+    """The samples of its page in a format."""
+    found = [sample for family in PARSERS[accept](service.page(accept)) for sample in family.samples]
     values = {named(sample.name, sample.labels): sample.value for sample in found}
     assert len(values) == len(found), "a sample is there twice"
     return values
@@ -60,7 +62,7 @@ def test_every_sample_of_the_page_is_stored(service: Service, prometheus: Promet
     """The same series with the same values, and as many as Prometheus says it took."""
     service.do("detect_all", frames=[[(0.5, 1)]])
     scrape = prometheus.next_scrape()
-    page = samples(text(service.page(TEXT)))
+    page = served(service, TEXT)
 
     assert stored(scrape).keys() == page.keys()
     assert idle(stored(scrape)) == idle(page)
@@ -69,7 +71,7 @@ def test_every_sample_of_the_page_is_stored(service: Service, prometheus: Promet
 
 def test_openmetrics_and_text_are_the_same_series(service: Service) -> None:
     """Whichever format a scraper asks for, it stores the same; Prometheus asks for OpenMetrics."""
-    page, other = samples(open_metrics(service.page(OPEN_METRICS))), samples(text(service.page(TEXT)))
+    page, other = served(service, OPEN_METRICS), served(service, TEXT)
 
     assert service.page(OPEN_METRICS).endswith("# EOF\n")
     assert page.keys() == other.keys()

@@ -1,0 +1,176 @@
+"""Whole pages of metrics, in both formats, against the files in `tests/golden`.
+
+What is shown there is the library's contract: read the difference, and if it is what you meant, accept it with
+`pytest tests/exposition --update-golden`.
+
+No clock gives the same time twice, so these services end their calls as wrappers do, with times that nobody measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextvars import copy_context
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from infermeter import CostModel, Detections, Recorder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from infermeter import Call, Track
+
+FORMATS = {"prom": "text/plain; version=0.0.4", "om.txt": "application/openmetrics-text; version=1.0.0"}
+MASKS = (
+    # What differs from one run or one installation to the next.
+    (r'python_version="[^"]*",version="[^"]*"', 'python_version="PYTHON",version="VERSION"'),
+    (r"(?m)^infermeter_fold_seconds_count .*", "infermeter_fold_seconds_count 1.0"),
+    (r"(?m)^infermeter_fold_seconds_sum .*", "infermeter_fold_seconds_sum 0.001"),
+)
+
+
+def infer(track: Track, seconds: float, report: Callable[[Call], object] = lambda call: None) -> None:
+    """An inference of a known time, that reports something."""
+    call = track.begin()
+    report(call)
+    track.finish(call, seconds)
+
+
+def fail(track: Track, seconds: float, error: BaseException) -> None:
+    """An inference of a known time, that raises."""
+    track.fail(track.begin(), error, seconds)
+
+
+def zeros() -> Recorder:
+    """A service that has decorated its function and not called it."""
+    recorder = Recorder(service="gate", registry=CollectorRegistry())
+    recorder.track(model="yolov8m", version="8.3", detections="auto")(lambda frame: frame)
+    return recorder
+
+
+def vision() -> Recorder:
+    """Two models of different prices, values on edges and beside them, batches, empty frames, and an open call."""
+    recorder = Recorder(service="gate", registry=CollectorRegistry(), cost=CostModel(usd_per_hour=3.6))
+    yolo = recorder.track(model="yolov8m", version="8.3", names={0: "person", 16: "dog"})
+    face = recorder.track(model="centerface", cost=CostModel(usd_per_hour=3.6, usd_per_kwh=0.3, watts=600))
+
+    def batch(call: Call) -> None:
+        call.batch_size(3)
+        call.input_size(3 * 640 * 640)
+        call.detections([0.25, 0.5, 0.75], classes=[0, 0, 16])
+        call.detections(np.array([0.9375, 0.5], dtype=np.float32), classes=np.array([16, 2]))
+        call.detections([])
+
+    infer(yolo, 0.05, batch)
+    infer(yolo, 0.051, lambda call: call.detections([1.0], classes=["person"]))
+    infer(yolo, 100)
+    for _ in range(3):
+        infer(face, 0.004, lambda call: call.detections(np.full(9, 0.9990234375, dtype=np.float32)))
+    face.begin()
+    return recorder
+
+
+def llm() -> Recorder:
+    """Streams: time to the first token, tokens, their price, a fallback, and edges of one's own."""
+    prices = CostModel(usd_per_1k_prompt_tokens=0.5, usd_per_1k_completion_tokens=1.5)
+    edges = {"inference_duration": (0.5, 2, 8)}
+    recorder = Recorder(service="chat", registry=CollectorRegistry(), cost=prices, buckets=edges)
+
+    def stream(call: Call) -> None:
+        call.fact().first_item = 0.25
+        call.tokens(prompt=1000)
+        call.tokens(completion=120)
+        call.tokens(completion=80)
+
+    def fallback(call: Call) -> None:
+        call.fallback()
+        call.tokens(prompt=10, completion=1)
+
+    infer(recorder.track(model="qwen3-8b"), 4.5, stream)
+    infer(recorder.track(model="qwen3-8b"), 0.5, fallback)
+    return recorder
+
+
+def errors() -> Recorder:
+    """Every kind of failure, and every kind of observation that is refused."""
+    recorder = Recorder(service="gate", registry=CollectorRegistry(), cost=CostModel(usd_per_hour=3.6))
+    track = recorder.track(model="yolov8m", detections="auto")
+    infer(track, 0.02, lambda call: call.detections([0.5]))
+    out_of_memory = RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    for error in (TimeoutError(), TimeoutError(), asyncio.CancelledError(), out_of_memory, ValueError(), KeyError()):
+        fail(track, 0.5, error)
+
+    def refused(call: Call) -> None:
+        call.detections([0.5, float("nan"), float("inf"), -0.5])
+        call.detections([0.5, 0.75], classes=[1])
+        call.detections("0.9")
+        call.batch_size(-1)
+        call.input_size(float("inf"))
+        track.read(call, object())
+        careless.read(call, Detections([0.5]))
+
+    careless = recorder.track(model="yolov8m", detections=lambda result: result["scores"])
+    infer(track, 0.02, refused)
+    late = track.begin()
+    track.finish(late, 0.02)
+    late.tokens(prompt=5)
+    return recorder
+
+
+def labels() -> Recorder:
+    """Labels of one's own on every series of the service, and values that have to be escaped."""
+    recorder = Recorder(service='the "gate"', registry=CollectorRegistry(), labels={"site": "köln", "path": "C:\\nets"})
+    track = recorder.track(model="two\nlines", version="8.3")
+    infer(track, 0.02, lambda call: call.detections([0.5], classes=['a "quoted" name']))
+    return recorder
+
+
+def folded() -> Recorder:
+    """More models, versions, classes and error types than are admitted."""
+    limits = {"model": 2, "version": 1, "class": 2, "error_type": 5}
+    recorder = Recorder(service="gate", registry=CollectorRegistry(), max_label_values=limits)
+    for index in range(4):
+        track = recorder.track(model=f"model-{index}", version=f"{index}")
+        infer(track, 0.02, lambda call: call.detections([0.5] * 4, classes=["a", "b", "c", "d"]))
+        fail(track, 0.5, type(f"Error{index}", (Exception,), {})())
+    return recorder
+
+
+SERVICES = {service.__name__: service for service in (zeros, vision, llm, errors, labels, folded)}
+
+
+@pytest.fixture(params=SERVICES)
+def recorder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """What each of the services has recorded; calls that it left open stay in a context of their own."""
+    monkeypatch.delenv("INFERMETER_STRICT", raising=False)
+    return copy_context().run(SERVICES[request.param])
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_the_page_is_as_expected(request: pytest.FixtureRequest, golden: Path, recorder: Recorder, ending: str) -> None:
+    """Every family, label, value and help of the service, in the order of the catalogue."""
+    file = golden / f"instrumentation-{request.node.callspec.params['recorder']}.{ending}"
+    encode, content_type = choose_encoder(FORMATS[ending])
+    assert content_type.startswith(FORMATS[ending])
+    assert recorder.settings.registry is not None
+    page = encode(recorder.settings.registry).decode()
+    for pattern, mask in MASKS:
+        page = re.sub(pattern, mask, page)
+    if request.config.getoption("update_golden"):
+        file.write_text(page)
+
+    assert file.exists(), f"{file} is not there: write it with --update-golden"
+    assert page.splitlines() == file.read_text().splitlines()
+
+
+def test_every_expected_page_is_of_a_service(golden: Path) -> None:
+    """No page of a service that is gone is left behind."""
+    expected = {f"instrumentation-{service}.{ending}" for service in SERVICES for ending in FORMATS}
+
+    assert {file.name for file in golden.glob("instrumentation-*")} == expected

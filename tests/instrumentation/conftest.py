@@ -1,0 +1,118 @@
+"""Every test has a recorder and a registry of its own, and reads what Prometheus would read."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Protocol, Unpack
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from infermeter import Recorder
+
+if TYPE_CHECKING:
+    from infermeter.config import Options
+
+
+class Page:
+    """One scrape, parsed back from the text that Prometheus gets."""
+
+    def __init__(self, text: str) -> None:
+        families = text_string_to_metric_families(text)
+        self.samples = [(sample.name, sample.labels, sample.value) for family in families for sample in family.samples]
+
+    def value(self, name: str, **labels: str) -> float:
+        """The sum of the samples of `name` that have `labels`; there must be one."""
+        found = [value for other, own, value in self.samples if other == name and labels.items() <= own.items()]
+        assert found, f"no sample of {name} with {labels}"
+        return sum(found)
+
+    def by(self, label: str, name: str, **labels: str) -> dict[str, float]:
+        """The samples of `name` that have `labels`, by the value of `label`."""
+        return {
+            own[label]: value for other, own, value in self.samples if other == name and labels.items() <= own.items()
+        }
+
+    def dropped(self) -> dict[str, float]:
+        """The reasons for which observations were dropped, with their number."""
+        reasons = self.by("reason", "infermeter_observations_dropped_total")
+        return {reason: number for reason, number in reasons.items() if number}
+
+    @property
+    def names(self) -> set[str]:
+        """The names of all samples."""
+        return {name for name, _, _ in self.samples}
+
+
+class Scrape(Protocol):
+    """Reads the registry of a recorder."""
+
+    def __call__(self, recorder: Recorder) -> Page: ...
+
+
+class NewRecorder(Protocol):
+    """Makes a recorder with a registry of its own."""
+
+    def __call__(self, **options: Unpack[Options]) -> Recorder: ...
+
+
+class RunPython(Protocol):
+    """Runs a program in a fresh interpreter, in which warnings are errors, and gives what it printed."""
+
+    def __call__(self, source: str, *, environment: dict[str, str] | None = None, warnings: str = "error") -> str: ...
+
+
+@pytest.fixture(scope="session")
+def new_recorder() -> NewRecorder:
+    """For tests that need several recorders or options."""
+
+    def make(**options: Unpack[Options]) -> Recorder:
+        options.setdefault("registry", CollectorRegistry())
+        options.setdefault("service", "test")
+        return Recorder(**options)
+
+    return make
+
+
+@pytest.fixture
+def recorder(new_recorder: NewRecorder) -> Recorder:
+    """Without any option."""
+    return new_recorder()
+
+
+@pytest.fixture(scope="session")
+def scrape() -> Scrape:
+    """What Prometheus would get."""
+
+    def read(recorder: Recorder) -> Page:
+        assert recorder.settings.registry is not None
+        return Page(generate_latest(recorder.settings.registry).decode())
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def run_python() -> RunPython:
+    """For what needs a process of its own: the environment, the default recorder, signals, crashes."""
+
+    def run(source: str, *, environment: dict[str, str] | None = None, warnings: str = "error") -> str:
+        inherited = {name: value for name, value in os.environ.items() if name not in _OURS}
+        done = subprocess.run(
+            [sys.executable, "-W", warnings, "-c", textwrap.dedent(source)],
+            capture_output=True,
+            check=False,
+            encoding="utf-8",
+            env=inherited | (environment or {}),
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        return done.stdout
+
+    return run
+
+
+_OURS = ("INFERMETER_SERVICE", "INFERMETER_STRICT", "OTEL_SERVICE_NAME")
