@@ -1,7 +1,8 @@
 """What watching one inference costs, beside prometheus_client doing the same by hand.
 
-All cases run in one process, in random order in every round; the table gives medians, and ratios of medians. Absolute
-times belong to the machine that ran it, the ratios are the promise.
+All cases run in one process, in random order in every round. The table gives medians of the rounds, and as ratios the
+medians of the ratios within each round, which a machine that changes its speed does not disturb. Absolute times belong
+to the machine that ran it, the ratios are the promise.
 
     python benchmarks/overhead.py [--rounds N] [--json FILE] [--check]
 
@@ -18,6 +19,8 @@ import subprocess
 import sys
 import timeit
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from operator import truediv
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -145,24 +148,14 @@ def noop(frame: object) -> object:
     return frame
 
 
-def noop_with(frame: object) -> None:
-    with track(model="noop"):
-        pass
-
-
 held = track(model="noop")
-
-
-def noop_with_held(frame: object) -> None:
-    with held:
-        pass
 
 
 def bare(frame: object) -> object:
     return frame
 
 
-CASES: dict[str, Model] = {
+CASES: dict[str, Any] = {
     "peer array cached": peer_cached(model_array, lambda result: result),
     "peer array tolist": peer_cached(model_array, lambda result: result.tolist()),
     "peer array labels": peer_labels(model_array, lambda result: result),
@@ -174,18 +167,38 @@ CASES: dict[str, Model] = {
     "ours list with": ours_with_list,
     "peer observe": single.observe,
     "ours noop decorator": noop,
-    "ours noop with": noop_with,
-    "ours noop with held": noop_with_held,
+    "ours noop with": track,
+    "ours noop with held": held,
     "bare": bare,
 }
 
+# What is timed is one call of the case, but for these.
+STATEMENTS = {
+    "ours noop with": 'with function(model="noop"): pass',
+    "ours noop with held": "with function: pass",
+}
 
-def measure(rounds: int) -> dict[str, dict[str, float]]:
-    """Median seconds of one call per case: on the calling path, and with the folds of its calls."""
-    path: dict[str, list[float]] = {name: [] for name in CASES}
-    whole: dict[str, list[float]] = {name: [] for name in CASES}
+
+@dataclass(frozen=True)
+class Case:
+    """Seconds of one call, a figure a round: on the calling path, and with the folds of its calls."""
+
+    path: list[float] = field(default_factory=list)
+    whole: list[float] = field(default_factory=list)
+
+
+def ratio(above: list[float], below: list[float]) -> float:
+    """Median over the rounds of the ratio within each."""
+    return float(statistics.median(map(truediv, above, below)))
+
+
+def measure(rounds: int) -> dict[str, Case]:
+    """Time every case in every round."""
+    cases = {name: Case() for name in CASES}
     timers = {
-        name: timeit.Timer("function(0.0373)", "import gc; gc.enable()", globals={"function": function})
+        name: timeit.Timer(
+            STATEMENTS.get(name, "function(0.0373)"), "import gc; gc.enable()", globals={"function": function}
+        )
         for name, function in CASES.items()
     }
     order = list(CASES)
@@ -197,16 +210,15 @@ def measure(rounds: int) -> dict[str, dict[str, float]]:
             seconds = timers[name].timeit(calls)
             started = perf_counter()
             recorder.fold()
-            folding = perf_counter() - started
+            folding = perf_counter() - started if name.startswith("ours") else 0.0
             if turn >= WARM_UP:
-                path[name].append(seconds / calls)
-                ours = name.startswith("ours")
-                whole[name].append((seconds + (folding if ours else 0.0)) / calls)
-    return {name: {"path": statistics.median(path[name]), "whole": statistics.median(whole[name])} for name in CASES}
+                cases[name].path.append(seconds / calls)
+                cases[name].whole.append((seconds + folding) / calls)
+    return cases
 
 
-def import_seconds(rounds: int) -> dict[str, float]:
-    """Median seconds of starting an interpreter and importing: the two dependencies alone, and us."""
+def import_seconds(rounds: int) -> dict[str, list[float]]:
+    """Seconds of starting an interpreter and importing: the two dependencies alone, and us."""
     statements = {"dependencies": "import prometheus_client, numpy", "infermeter": "import infermeter"}
     taken: dict[str, list[float]] = {name: [] for name in statements}
     for turn in range(rounds + 1):
@@ -215,7 +227,12 @@ def import_seconds(rounds: int) -> dict[str, float]:
             subprocess.run([sys.executable, "-c", statement], check=True)
             if turn:
                 taken[name].append(perf_counter() - started)
-    return {name: statistics.median(values) for name, values in taken.items()}
+    return taken
+
+
+def microseconds(seconds: list[float]) -> str:
+    """The median as text."""
+    return f"{statistics.median(seconds) * 1e6:.2f} us"
 
 
 def main() -> int:
@@ -232,32 +249,35 @@ def main() -> int:
     print("|---|---:|---:|---:|---:|")
     ratios: dict[str, float] = {}
     for kind, title in (("array", "NumPy float32"), ("list", "list of float")):
-        peer = times[f"peer {kind} cached"]["path"]
+        peer = times[f"peer {kind} cached"].path
         for row, label in (
             (f"peer {kind} labels", "prometheus_client, `.labels()` each time"),
             (f"peer {kind} cached", "prometheus_client, cached children"),
+            (f"peer {kind} tolist", "prometheus_client, cached children, `.tolist()` first"),
             (f"ours {kind} with", "infermeter, `with track(...)`"),
             (f"ours {kind} decorator", "infermeter, `@track(...)`"),
         ):
-            path, whole = times[row]["path"], times[row]["whole"]
-            ratios[f"{row} path"], ratios[f"{row} whole"] = peer / path, peer / whole
-            print(f"| {title}: {label} | {path * 1e6:.2f} us | {whole * 1e6:.2f} us ", end="")
-            print(f"| {peer / path:.1f}x | {peer / whole:.1f}x |")
+            if row not in times:
+                continue
+            path, whole = ratio(peer, times[row].path), ratio(peer, times[row].whole)
+            ratios[f"{row} path"], ratios[f"{row} whole"] = path, whole
+            print(f"| {title}: {label} | {microseconds(times[row].path)} | {microseconds(times[row].whole)} ", end="")
+            print(f"| {path:.1f}x | {whole:.1f}x |")
     print()
-    observe = times["peer observe"]["path"]
+    observe = times["peer observe"].path
     print("| nothing but the watching | calling path | in cached `Histogram.observe` |")
     print("|---|---:|---:|")
     for row, label in (
         ("bare", "bare function call"),
         ("peer observe", "prometheus_client `Histogram.observe`, cached child"),
         ("ours noop decorator", "infermeter `@track(...)` on a no-op function"),
+        ("ours noop with held", "infermeter `with held:` around nothing, `held = track(...)` made before"),
         ("ours noop with", "infermeter `with track(...)` around nothing"),
     ):
-        path = times[row]["path"]
-        ratios[f"{row} observes"] = path / observe
-        print(f"| {label} | {path * 1e9:.0f} ns | {path / observe:.2f} |")
+        ratios[f"{row} observes"] = ratio(times[row].path, observe)
+        print(f"| {label} | {microseconds(times[row].path)} | {ratios[f'{row} observes']:.2f} |")
     print()
-    ratios["import"] = imports["infermeter"] / imports["dependencies"]
+    ratios["import"] = ratio(imports["infermeter"], imports["dependencies"])
     print(f"import infermeter: {ratios['import']:.2f} of the time of importing prometheus_client and numpy")
 
     promises = [
@@ -275,7 +295,11 @@ def main() -> int:
         if not (value >= bound if sign == ">=" else value <= bound)
     ]
     if arguments.json:
-        figures = {"seconds": times, "ratios": ratios, "import_seconds": imports}
+        seconds = {
+            name: {"path": statistics.median(case.path), "whole": statistics.median(case.whole)}
+            for name, case in times.items()
+        }
+        figures = {"seconds": seconds, "ratios": ratios}
         Path(arguments.json).write_text(json.dumps(figures, indent=1), encoding="utf-8")
     for line in short:
         print("SHORT", line)

@@ -65,7 +65,10 @@ class Service:
 
     def end(self) -> None:
         """End it."""
-        self._process.communicate(timeout=PATIENCE)
+        try:
+            self._process.communicate(timeout=PATIENCE)
+        finally:
+            self._process.kill()  # which does nothing to a process that has ended
 
     def _start(self) -> None:
         program = Path(__file__).with_name("service.py")

@@ -46,7 +46,10 @@ def urls(program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dic
         yield announced(demo, folder / "errors")
     finally:
         demo.terminate()
-        demo.communicate(timeout=PATIENCE)
+        try:
+            demo.communicate(timeout=PATIENCE)
+        finally:
+            demo.kill()  # which does nothing to a process that has ended
 
 
 def announced(demo: subprocess.Popen[str], errors: Path) -> dict[str, str]:
@@ -65,9 +68,9 @@ def announced(demo: subprocess.Popen[str], errors: Path) -> dict[str, str]:
 def scrape(urls: dict[str, str], connect: type[Prometheus]) -> Iterator[Scrape]:
     """The second scrape of the service: from then on there are rates."""
     prometheus = connect(urls["Prometheus"], job="infermeter-demo")
-    prometheus.next_scrape()
-    yield prometheus.next_scrape()
-    prometheus.client.close()
+    with prometheus.client:
+        prometheus.next_scrape()
+        yield prometheus.next_scrape()
 
 
 @pytest.fixture(scope="module")
