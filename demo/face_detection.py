@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 model = CenterFace()
 
 
-@infermeter.track(model="centerface")
+@infermeter.track(model="centerface", names=("face",))
 def detect(picture: Pixels) -> Faces:
     """Find the faces in an RGB picture, uint8 of shape (height, width, 3)."""
     faces = model.detect(picture)
     call = infermeter.current()
     call.input_size(picture.nbytes)
-    call.detections(faces.confidences, classes=[0] * len(faces), names=("face",))
+    call.detections(faces.confidences, classes=[0] * len(faces))
     return faces
 
 

@@ -13,6 +13,9 @@ SERVICE_LABELS = ("service", "model", "version")
 # What a series announces at 0 before its first error; see `failures.py` for what each kind means.
 ANNOUNCED_ERRORS = ("timeout", "cuda_oom", "cancelled", "other")
 TOKEN_TYPES = ("prompt", "completion")
+# track(names=...) with up to so many classes announces detections_total of each at 0; a catalogue of hundreds would
+# mostly announce what never comes, and take the places of the limit on label values.
+MOST_ANNOUNCED_CLASSES = 20
 
 # Why an observation was refused; each is exposed at 0 from the start.
 DROP_REASONS = {

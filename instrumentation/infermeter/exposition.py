@@ -46,7 +46,7 @@ def _add_series(metric: Metric, family: Family, series: "Series", labels: dict[s
         metric.add_sample(family.name, labels, series.in_flight())
     elif family.kind == "counter":
         own = family.labels[len(SERVICE_LABELS) :]
-        for (name, value), count in series.totals.counters.items():
+        for (name, value), count in list(series.totals.counters.items()):  # a first call may add zeros meanwhile
             if name == family.name:
                 metric.add_sample(name, labels | dict.fromkeys(own, value), count)
     else:

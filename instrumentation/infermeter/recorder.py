@@ -7,7 +7,7 @@ import sys
 import time
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -15,8 +15,9 @@ from prometheus_client import REGISTRY, CollectorRegistry, Metric
 
 from infermeter import fork
 from infermeter.call import Call, current, now
-from infermeter.catalogue import DROP_REASONS
+from infermeter.catalogue import DROP_REASONS, MOST_ANNOUNCED_CLASSES
 from infermeter.config import Options, Settings, TrackOptions, environment_service, strict
+from infermeter.cost import CostModel
 from infermeter.errors import ConfigError
 from infermeter.exposition import describe, expose
 from infermeter.fold import fold
@@ -63,7 +64,9 @@ class Recorder:
         self._guard = self._new_guard()
         self.lock = _thread.allocate_lock()
         self._tracks: dict[tuple[str, str], Track] = {}
+        self._costs: dict[tuple[str, str], CostModel] = {}
         self._declared: dict[tuple[str, str], Track] = {}
+        self._declared_labels: dict[tuple[str, str], Labels] = {}
         self._bound: weakref.WeakSet[Track] = weakref.WeakSet()
         self._service: str | None = None
         self._drops: list[tuple[str, int]] = []
@@ -86,7 +89,7 @@ class Recorder:
                 cost: a CostModel; without one `inference_cost` is absent.
                 registry: the prometheus_client registry to be found in (default: REGISTRY).
                 buckets: histogram name to edges, strictly rising.
-                labels: constant labels for every series.
+                labels: constant labels for every series of the service (not for `infermeter_*`).
                 max_label_values: distinct values per guarded label (model, version, class, error_type; default
                     100): one number or a mapping.
                 max_series: series per family (default 1,000).
@@ -102,6 +105,7 @@ class Recorder:
         self._attach(settings.registry)
         self.settings = settings
         self._guard = self._new_guard()
+        self._declared_labels.clear()
         self._service = None
 
     def track(self, *, model: str, version: str = "", **options: Unpack[TrackOptions]) -> Track:
@@ -115,7 +119,7 @@ class Recorder:
                     `Detections` (one a frame), or "auto" for the results of well-known libraries (see
                     `results.auto`). For a generator it is applied to each item.
                 names: class index to class name, a mapping or a list.
-                cost: prices of this model, instead of those of `configure`.
+                cost: prices of this model, everywhere it is tracked, instead of those of `configure`.
                 stream: what one inference of a generator is: the whole "call" (default), or each "item".
 
         Raises:
@@ -128,6 +132,8 @@ class Recorder:
                 pass
         self._attach()
         track = Track.checked(self, model, version, **options)
+        if track.cost is not None:
+            self._set_cost(model, version, track.cost)
         if not options and len(self._tracks) < _MOST_TRACKS:
             track = self._tracks.setdefault((model, version), track)
         return track
@@ -181,12 +187,15 @@ class Recorder:
 
     def bind(self, track: Track) -> Series:
         """The series of `track`, made at its first inference. Takes no lock and never raises."""
-        labels = Labels(*self._guard.admit_base(self.service(), track.model, track.version))
+        labels = self._labels(track)
         series = self.series.get(labels)
         if series is None:
-            series = Series(labels, self.settings.edges, track.cost or self.settings.cost)
-            series = self.series.setdefault(labels, series)
+            series = self.series.setdefault(labels, self._new_series(labels, track))
             self._start_timer()
+        try:
+            self._announce(series, track)
+        except Exception as error:  # names are the user's object
+            self.drop("internal", error)
         self._bound.add(track)
         return series
 
@@ -240,15 +249,43 @@ class Recorder:
 
     def announced(self) -> Iterator[Series]:
         """Blank series of decorated functions that were never called."""
-        for track in list(self._declared.values()):
-            labels = Labels(self.service(), track.model, track.version)
-            if labels not in self.series and len(self.series) < self.settings.max_series:
-                series = Series(labels, self.settings.edges, track.cost or self.settings.cost)
-                if track.detections is not None:
-                    series.announce_detections()
-                yield series
+        blank: dict[Labels, Series] = {}
+        for key, track in list(self._declared.items()):
+            labels = self._declared_labels.get(key)
+            if labels is None:
+                labels = self._declared_labels[key] = self._labels(track)
+            if labels not in self.series:
+                series = blank.setdefault(labels, self._new_series(labels, track))
+                self._announce(series, track)
+        yield from blank.values()
 
     # --- inside ------------------------------------------------------------------------------------------------
+
+    def _set_cost(self, model: str, version: str, cost: CostModel) -> None:
+        """Take the prices of a model, the same wherever it is tracked."""
+        given = self._costs.setdefault((model, version), cost)
+        if given != cost:
+            raise ConfigError(
+                f"track(model={model!r}, version={version!r}, cost={cost!r}) is the second price of one model, "
+                f"expected {given!r} as before"
+            )
+
+    def _labels(self, track: Track) -> Labels:
+        return Labels(*self._guard.admit_base(self.service(), track.model, track.version))
+
+    def _new_series(self, labels: Labels, track: Track) -> Series:
+        cost = self._costs.get((track.model, track.version), self.settings.cost)
+        return Series(labels, self.settings.edges, cost)
+
+    def _announce(self, series: Series, track: Track) -> None:
+        """Make what `track` is known to report visible in `series` before it happens."""
+        if track.detections is not None:
+            series.announce_detections()
+        names = track.names
+        if names is not None and len(names) <= MOST_ANNOUNCED_CLASSES:
+            for name in names.values() if isinstance(names, Mapping) else names:
+                admitted = self._guard.admit_child("detections_total", series.labels, "class", str(name))
+                series.totals.counters.setdefault(("detections_total", admitted), 0)
 
     def _new_guard(self) -> Guard:
         return Guard(self.settings.max_label_values, self.settings.max_series, self._label_folds_append)

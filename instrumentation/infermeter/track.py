@@ -85,7 +85,7 @@ class Track:
             raise ConfigError(f"track(version={version!r}) is not a string")
         if not isinstance(stream, str) or stream not in {"call", "item"}:
             raise ConfigError(f'track(stream={stream!r}) is neither "call" nor "item"')
-        if names is not None and (isinstance(names, str) or not hasattr(names, "__getitem__")):
+        if names is not None and (isinstance(names, str) or not {"__getitem__", "__len__"} <= set(dir(names))):
             raise ConfigError(f"track(names={names!r}) is not a mapping or list of class names")
         if detections == "auto":
             detections = auto
@@ -228,8 +228,6 @@ class Track:
     def bind(self) -> Series:
         """The series to record in, found at the first call."""
         series = self.series = self.recorder.bind(self)
-        if self.detections is not None:
-            series.announce_detections()
         return series
 
     def fail(self, call: Call, error: BaseException, seconds: float) -> None:
