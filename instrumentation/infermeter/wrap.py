@@ -17,7 +17,7 @@ from infermeter.streams import adrive, adrive_items, drive, drive_items
 if TYPE_CHECKING:
     from infermeter.track import Track
 
-# In the templates every name of ours begins with the prefix, so that no parameter can collide with it.
+# In the templates every name of ours, written as @name, begins with this prefix.
 _PREFIX = "_infermeter_"
 _OTHER = "<infermeter.track: coroutine or generator>"
 
@@ -126,7 +126,8 @@ def wrap(track: "Track", function: Any) -> Any:
 
 def _build(template: str, function: Any, names: dict[str, object], **words: str) -> Any:
     """A function from `template`, where `@x` is a name of ours and its factory takes some of `names`."""
-    plain = isinstance(function, FunctionType)
+    # A parameter that is named like a name of ours leaves only passing everything on.
+    plain = isinstance(function, FunctionType) and not any(n.startswith(_PREFIX) for n in function.__code__.co_varnames)
     parameters, arguments = _parameters(function.__code__) if plain else ("*args, **kwargs", "*args, **kwargs")
     source = template.format(name="call", parameters=parameters, arguments=arguments, **words).replace("@", _PREFIX)
     namespace: dict[str, Any] = {}
