@@ -23,10 +23,11 @@ enter_context = _OPEN.set
 leave_context = _OPEN.reset
 innermost = _OPEN.get
 
-# The file name of wrappers of plain functions, by which `current` knows their frames, and two of their local names.
+# The file name of wrappers of plain functions, by which `current` knows their frames, and names of their variables.
 WRAPPER = "<infermeter.track>"
 LOCAL_SERIES = "_infermeter_series"
 LOCAL_STARTED = "_infermeter_started"
+LOCAL_OUTER = "_infermeter_outer"
 
 
 class Call:
@@ -35,13 +36,14 @@ class Call:
     Its methods never raise: what cannot be read is counted in `infermeter_observations_dropped_total`.
     """
 
-    # No __init__: Track.begin fills the slots, and every instruction there is paid for at each inference. `open` is
-    # the token of the context variable, True where the call is found on the stack, None once it has ended.
-    __slots__ = ("facts", "frame", "open", "series", "started", "track")
+    # No __init__: Track.begin fills the slots, and every instruction there is paid for at each inference. `token` is
+    # what entering the context gave, or, once the order of calls was broken, the call around this one.
+    __slots__ = ("facts", "frame", "open", "series", "started", "token", "track")
 
     track: "Track"
     series: "Series"
-    open: "Token[Call | None] | bool | None"
+    open: bool
+    token: "Token[Call | None] | Call | None"
     started: float
     frame: Frame | tuple[Any, ...]
     facts: Facts | None
@@ -56,7 +58,7 @@ class Call:
             classes: n class indices or names.
             names: class index to name; by default those of `track(names=...)`, else the index is the name.
         """
-        if self.open is None:
+        if not self.open:
             self.track.drop("late")
             return
         if type(confidences) is np.ndarray and confidences.dtype is FLOAT32:  # what most models return
@@ -112,7 +114,7 @@ class Call:
 
     def _valid(self, value: float) -> bool:
         """Whether the call is open and `value` a finite number of 0 or more; counts what is refused."""
-        if self.open is None:
+        if not self.open:
             self.track.drop("late")
             return False
         try:
@@ -171,18 +173,24 @@ def current() -> Call:
     call they were started in, until it ends. Plain functions are found on the stack of this thread: setting and
     resetting the variable would cost them more than all the rest of recording.
     """
-    call = innermost()
-    if call is not None and call.open is None:
-        call = None
+    call = innermost_open(innermost())
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001
     while frame is not None:
         if frame.f_code.co_filename == WRAPPER:
             local = frame.f_locals
-            if LOCAL_STARTED not in local:  # still on its way in
-                return call or _NO_CALL
-            if call is not None and call.started > local[LOCAL_STARTED]:
-                return call
-            series: Series = local[LOCAL_SERIES]
-            return series.on_stack(frame, local)
+            # The function is inside the call of the context if that was there when the function began; if it was not,
+            # it is inside the function.
+            if LOCAL_STARTED in local and call is innermost_open(local[LOCAL_OUTER]):
+                series: Series = local[LOCAL_SERIES]
+                return series.on_stack(frame, local)
+            break
         frame = frame.f_back
     return call or _NO_CALL
+
+
+def innermost_open(call: Call | None) -> Call | None:
+    """`call`, or the nearest one around it that is open: calls of one context may end out of order."""
+    while call is not None and not call.open:
+        around = call.token if isinstance(call.token, Call | None) else call.token.old_value
+        call = around if isinstance(around, Call) else None  # the old value may be missing
+    return call

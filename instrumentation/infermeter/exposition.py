@@ -23,7 +23,9 @@ def describe() -> Iterator[Metric]:
 
 def expose(recorder: "Recorder") -> Iterator[Metric]:
     """Every family that has samples, in the order of the catalogue; the caller holds the fold lock."""
-    every = [*recorder.series.values(), *recorder.announced()]
+    # The announced ones first: what is called for the first time in between is then in both, not in neither.
+    announced = recorder.announced()
+    every = [*(announced | recorder.series).values()]
     constant = recorder.settings.labels
     for family in FAMILIES.values():
         metric = _metric(family)

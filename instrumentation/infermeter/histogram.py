@@ -44,7 +44,8 @@ class Histogram:
         if len(values) == 0:
             return 0, 0
         # One sum and one minimum tell that nothing is wrong, which is nearly always so.
-        total = float(values.sum(dtype=np.float64))
+        with np.errstate(over="ignore", invalid="ignore"):  # inf - inf is no warning to the user
+            total = float(values.sum(dtype=np.float64))
         if math.isfinite(total) and values.min() >= 0:
             self._add(values, total)
             return 0, 0

@@ -73,6 +73,7 @@ class Recorder:
         self._label_folds: list[str] = []
         self._logged: set[tuple[str, str]] = set()
         self._registry: CollectorRegistry | None = None
+        self._registries: dict[CollectorRegistry, object] = {}
         self._collector = _Collector(self)
         self._timer_runs = False
         fork.watch(self)
@@ -231,11 +232,12 @@ class Recorder:
 
     def fold_now(self, series: Series | None = None) -> None:
         """Fold `series`, or all, on the calling path: only if nobody else is folding, never waiting."""
-        if self.lock.acquire(blocking=False):
+        lock = self.lock  # a fork in the middle, by the user's own objects, gives the child another
+        if lock.acquire(blocking=False):
             try:
                 self._fold(series)
             finally:
-                self.lock.release()
+                lock.release()
 
     def fold(self) -> None:
         """Fold everything that was recorded, so that totals and metrics are complete."""
@@ -247,7 +249,7 @@ class Recorder:
         with self._folded():
             return list(expose(self))
 
-    def announced(self) -> Iterator[Series]:
+    def announced(self) -> dict[Labels, Series]:
         """Blank series of decorated functions that were never called."""
         blank: dict[Labels, Series] = {}
         for key, track in list(self._declared.items()):
@@ -257,7 +259,7 @@ class Recorder:
             if labels not in self.series:
                 series = blank.setdefault(labels, self._new_series(labels, track))
                 self._announce(series, track)
-        yield from blank.values()
+        return blank
 
     # --- inside ------------------------------------------------------------------------------------------------
 
@@ -295,18 +297,24 @@ class Recorder:
 
     def _attach(self, registry: CollectorRegistry | None = None) -> CollectorRegistry:
         """Be found in `registry`, by default where we are or in that of the settings; gives it."""
-        registry = registry or self._registry or self.settings.registry or REGISTRY
-        if registry is not self._registry:
+        before = self._registry
+        registry = registry or before or self.settings.registry or REGISTRY
+        if registry is not before:
             self._register_in(registry)
-            if self._registry is not None:
-                self._registry.unregister(self._collector)
             self._registry = registry
+            if before is not None:
+                before.unregister(self._collector)
+                del self._registries[before]
         return registry
 
     def _register_in(self, registry: CollectorRegistry) -> None:
+        # Threads may meet at the first use: one registers, without a lock that a signal handler could wait for.
+        if self._registries.setdefault(registry, mine := object()) is not mine:
+            return
         try:
             registry.register(self._collector)
         except ValueError as error:
+            del self._registries[registry]
             raise ConfigError(
                 f"the registry already holds a metric of a name that infermeter uses ({error}); expected one without: "
                 "infermeter.configure(registry=CollectorRegistry()), or rename the other metric"
@@ -315,14 +323,15 @@ class Recorder:
     @contextmanager
     def _folded(self) -> Iterator[None]:
         """Hold the lock with everything folded; go on without where the lock cannot be had."""
-        held = self.lock.acquire(timeout=_SCRAPE_WAITS_SECONDS)
+        lock = self.lock  # as in fold_now
+        held = lock.acquire(timeout=_SCRAPE_WAITS_SECONDS)
         try:
             if held:
                 self._fold()
             yield
         finally:
             if held:
-                self.lock.release()
+                lock.release()
 
     def _fold(self, one: Series | None = None) -> None:
         """Fold `one` series, or all; the caller holds the lock."""

@@ -128,6 +128,7 @@ class Series:
             call.series = self
             call.started = local[LOCAL_STARTED]
             call.open = True
+            call.token = None
             call.frame = NO_FRAME
             call.facts = None
             self.on_stack_calls[frame] = call

@@ -33,13 +33,13 @@ class _Stream:
             call.fact().first_item = self.elapsed
         self.track.read(call, item)
         try:
-            leave_context(call.open)  # type: ignore[arg-type]
+            leave_context(call.token)  # type: ignore[arg-type]
         except ValueError:
             pass
 
     def resume(self) -> None:
         """The next step begins."""
-        self.call.open = enter_context(self.call)
+        self.call.token = enter_context(self.call)
         self.resumed = now()
 
     def finish(self) -> None:
@@ -60,17 +60,17 @@ def drive(track: "Track", generator: Generator[Any, Any, Any]) -> Generator[Any,
     resume, value = generator.send, None
     while True:
         try:
-            item = resume(value)
+            item = [resume(value)]  # a list, to be emptied: the item must not outlive its use by the consumer
         except StopIteration as stop:
             stream.finish()
             return stop.value
         except BaseException as error:
             stream.fail(error)
             raise
-        stream.suspend(item)
+        stream.suspend(item[0])
         value = None  # do not keep a thrown exception alive while the consumer works
         try:
-            value = yield item
+            value = yield item.pop()
             resume = generator.send
         except GeneratorExit:
             stream.resume()
@@ -92,17 +92,17 @@ def drive_items(track: "Track", generator: Generator[Any, Any, Any]) -> Generato
     while True:
         call = track.begin()
         try:
-            item = resume(value)
+            item = [resume(value)]  # a list, to be emptied: the item must not outlive its use by the consumer
         except StopIteration as stop:
             track.abandon(call)
             return stop.value
         except BaseException as error:
             track.fail(call, error, now() - call.started)
             raise
-        _succeed(track, call, item)
+        _succeed(track, call, item[0])
         value = None  # do not keep a thrown exception alive while the consumer works
         try:
-            value = yield item
+            value = yield item.pop()
             resume = generator.send
         except GeneratorExit:
             generator.close()
@@ -123,17 +123,17 @@ async def adrive(track: "Track", generator: AsyncGenerator[Any, Any]) -> AsyncGe
     resume, value = generator.asend, None
     while True:
         try:
-            item = await resume(value)
+            item = [await resume(value)]
         except StopAsyncIteration:
             stream.finish()
             return
         except BaseException as error:
             stream.fail(error)
             raise
-        stream.suspend(item)
+        stream.suspend(item[0])
         value = None  # do not keep a thrown exception alive while the consumer works
         try:
-            value = yield item
+            value = yield item.pop()
             resume = generator.asend
         except GeneratorExit:
             stream.resume()
@@ -155,17 +155,17 @@ async def adrive_items(track: "Track", generator: AsyncGenerator[Any, Any]) -> A
     while True:
         call = track.begin()
         try:
-            item = await resume(value)
+            item = [await resume(value)]
         except StopAsyncIteration:
             track.abandon(call)
             return
         except BaseException as error:
             track.fail(call, error, now() - call.started)
             raise
-        _succeed(track, call, item)
+        _succeed(track, call, item[0])
         value = None  # do not keep a thrown exception alive while the consumer works
         try:
-            value = yield item
+            value = yield item.pop()
             resume = generator.asend
         except GeneratorExit:
             await generator.aclose()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from numpy import ndarray
 
 from infermeter.arrays import FLOAT32, DeviceArrayError
-from infermeter.call import Call, enter_context, innermost, leave_context, now
+from infermeter.call import Call, enter_context, innermost, innermost_open, leave_context, now
 from infermeter.config import cost_model
 from infermeter.cost import CostModel
 from infermeter.errors import ConfigError
@@ -133,7 +133,8 @@ class Track:
         call.frame = NO_FRAME
         call.facts = None
         series.enter(call)
-        call.open = enter_context(call)
+        call.open = True
+        call.token = enter_context(call)
         call.started = now()
         return call
 
@@ -153,10 +154,10 @@ class Track:
             self._exit(call, error, ended)
             return
         try:
-            leave_context(call.open)  # type: ignore[arg-type]
+            leave_context(call.token)  # type: ignore[arg-type]
         except ValueError:
             pass
-        call.open = None
+        call.open = False
         if call.facts is None and call.frame is NO_FRAME:
             series.record_left(ended - call.started)
             if len(series.left) >= _MANY_BARE:
@@ -167,24 +168,12 @@ class Track:
 
     def finish(self, call: Call, seconds: float) -> None:
         """End `call`, which took `seconds`, and record it."""
-        series = call.series
         try:
             # Whoever takes the call out of the open ones records it: once, whatever threads do.
-            series.leave(call)
+            call.series.leave(call)
         except KeyError:
             return
-        try:
-            leave_context(call.open)  # type: ignore[arg-type]
-        except ValueError:  # opened in another context, as generators do: nothing to restore in this one
-            pass
-        call.open = None
-        if call.facts is None and call.frame is NO_FRAME:
-            series.record_left(seconds)
-            if len(series.left) >= _MANY_BARE:
-                self.recorder.fold_now(series)
-        else:
-            series.start(None)
-            self._record_full(call, seconds)
+        self._close(call, seconds)
 
     def end(self, series: Series, started: float, seconds: float) -> None:
         """Record a call of a plain function."""
@@ -244,11 +233,7 @@ class Track:
     def abandon(self, call: Call) -> None:
         """Forget `call`: nothing was inferred."""
         call.series.open.discard(call)
-        try:
-            leave_context(call.open)  # type: ignore[arg-type]
-        except ValueError:
-            pass
-        call.open = None
+        self._leave(call)
 
     def read(self, call: Call, result: Any) -> None:
         """Report the detections in `result` to `call`."""
@@ -292,7 +277,7 @@ class Track:
             call.detections(found)
 
     def _record_full(self, call: Call, seconds: float) -> None:
-        call.open = None
+        call.open = False
         series = call.series
         dtype, confidences, class_dtype, classes, names = call.frame
         series.record_full((seconds, dtype, confidences, class_dtype, classes, names, call.facts))
@@ -326,22 +311,52 @@ class Track:
         self._report(call, found)
         self._record_full(call, seconds)
 
-    def _exit(self, innermost_call: Call | None, error: BaseException | None, ended: float) -> None:
+    def _leave(self, call: Call) -> None:
+        call.open = False
+        try:
+            leave_context(call.token)  # type: ignore[arg-type]
+        except ValueError:  # opened in another context, as generators do: nothing to restore in this one
+            pass
+
+    def _close(self, call: Call, seconds: float) -> None:
+        """Record `call`, which was taken out of the open ones."""
+        self._leave(call)
+        if call.facts is None and call.frame is NO_FRAME:
+            call.series.record_left(seconds)
+            if len(call.series.left) >= _MANY_BARE:
+                self.recorder.fold_now(call.series)
+        else:
+            call.series.start(None)
+            self._record_full(call, seconds)
+
+    def _exit(self, nearest: Call | None, error: BaseException | None, ended: float) -> None:
         """End a `with` block that raised, or whose call is not the innermost one of this context.
 
-        Blocks of one context that end out of order, and blocks that end in another context than they began in (both
-        are what generators do), still each record exactly one call.
+        Blocks of one context that end out of order, and blocks that end in another context or thread than they began
+        in (both are what generators do), still each record exactly one call.
         """
-        call = innermost_call
-        while call is not None and call.track is not self:
-            old = getattr(call.open, "old_value", None)
-            call = old if isinstance(old, Call) else None
-        if call is None or call not in call.series.open:
-            mine = [call for call in list(self.series.open) if call.track is self] if self.series is not None else []
-            call = max(mine, key=lambda call: call.started, default=None)
-        if call is None:  # a fork came between
+        call = self._mine(nearest)
+        while call is not None:
+            try:
+                call.series.leave(call)
+            except KeyError:  # another thread took it: the block that ends here has one too
+                call = self._mine(None)
+                continue
+            if error is not None:
+                self._set_error(call, error)
+            self._close(call, ended - call.started)
+            # It may still be what the context is reset to later: then it leads on to the open call around it, and not
+            # along an ever longer chain of ended ones.
+            call.token = innermost_open(call)
             return
-        if error is None:
-            self.finish(call, ended - call.started)
-        else:
-            self.fail(call, error, ended - call.started)
+
+    def _mine(self, nearest: Call | None) -> Call | None:
+        """The open call of one of our `with` blocks: the nearest one around `nearest`, else the latest of all."""
+        call = innermost_open(nearest)
+        while call is not None and call.track is not self:
+            around = getattr(call.token, "old_value", None)
+            call = innermost_open(around) if isinstance(around, Call) else None
+        if call is not None or self.series is None:
+            return call
+        mine = [call for call in list(self.series.open) if call.track is self]
+        return max(mine, key=lambda call: call.started, default=None)

@@ -10,29 +10,30 @@ import inspect
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
-from infermeter.call import WRAPPER, now
+from infermeter.call import WRAPPER, innermost, now
 from infermeter.errors import ConfigError
 from infermeter.streams import adrive, adrive_items, drive, drive_items
 
 if TYPE_CHECKING:
     from infermeter.track import Track
 
-# In the templates every name of ours, written as @name, begins with this prefix.
+# In the templates every name of ours, written as @name, begins with this prefix; an item that was yielded is not kept.
 _PREFIX = "_infermeter_"
 _OTHER = "<infermeter.track: coroutine or generator>"
 
 # `current` finds the call of a plain function by the file and the local variables of this frame: see call.py.
 _FUNCTION = """
-def @factory(@track, @end, @end_failed, @now, @function):
+def @factory(@track, @end, @end_failed, @now, @innermost, @BaseException, @function):
     def {name}({parameters}):
         @series = @track.series
         if @series is None:
             @series = @track.bind()
+        @outer = @innermost()
         @series.start(None)
         @started = @now()
         try:
             @result = @function({arguments})
-        except BaseException as @error:
+        except @BaseException as @error:
             @end_failed(@series, @started, @now() - @started, @error)
             raise
         @end(@series, @started, @now() - @started{result})
@@ -41,12 +42,12 @@ def @factory(@track, @end, @end_failed, @now, @function):
 """
 
 _COROUTINE = """
-def @factory(@begin, @finish, @fail, @read, @now, @function):
+def @factory(@begin, @finish, @fail, @read, @now, @BaseException, @function):
     async def {name}({parameters}):
         @call = @begin()
         try:
             @result = await @function({arguments})
-        except BaseException as @error:
+        except @BaseException as @error:
             @fail(@call, @error, @now() - @call.started)
             raise
         @seconds = @now() - @call.started
@@ -65,23 +66,23 @@ def @factory(@drive, @track, @function):
 
 # What `yield from` is to a generator, spelled out: Python has none for asynchronous ones.
 _ASYNC_GENERATOR = """
-def @factory(@drive, @track, @function):
+def @factory(@drive, @track, @BaseException, @GeneratorExit, @StopAsyncIteration, @function):
     async def {name}({parameters}):
         @steps = @drive(@track, @function({arguments}))
         @resume, @value = @steps.asend, None
         while True:
             try:
-                @item = await @resume(@value)
-            except StopAsyncIteration:
+                @item = [await @resume(@value)]
+            except @StopAsyncIteration:
                 return
             @value = None
             try:
-                @value = yield @item
+                @value = yield @item.pop()
                 @resume = @steps.asend
-            except GeneratorExit:
+            except @GeneratorExit:
                 await @steps.aclose()
                 raise
-            except BaseException as @error:
+            except @BaseException as @error:
                 @resume, @value = @steps.athrow, @error
     return {name}
 """
@@ -106,6 +107,11 @@ def wrap(track: "Track", function: Any) -> Any:
         "track": track,
         "function": function,
         "now": now,
+        "innermost": innermost,
+        # The wrapper runs in the globals of the function, which may give these names another meaning.
+        "BaseException": BaseException,
+        "GeneratorExit": GeneratorExit,
+        "StopAsyncIteration": StopAsyncIteration,
         "begin": track.begin,
         "finish": track.finish,
         "fail": track.fail,
