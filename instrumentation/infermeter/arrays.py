@@ -53,6 +53,18 @@ def copied_floats(values: Any) -> tuple[str, bytes | tuple[float, ...]]:
     return array.dtype.char, array.tobytes()
 
 
+def number(value: Any) -> float:
+    """Read one real number.
+
+    Raises:
+        DeviceArrayError: it is on a GPU.
+        TypeError, ValueError, OverflowError: it is none, or too large.
+    """
+    if type(value) is int or type(value) is float:
+        return float(value)
+    return float(_on_host(value))
+
+
 def class_values(values: Any) -> tuple[str, bytes | tuple[object, ...]]:
     """Read class indices or class names; same inputs and errors as `copied_floats`, and lists of str.
 

@@ -1,5 +1,6 @@
 """The open inference: what user code reports to while it runs, and how that code finds it."""
 
+import math
 import sys
 from contextvars import ContextVar, Token
 from time import perf_counter
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from infermeter.arrays import FLOAT32, class_values, copied_floats
+from infermeter.arrays import FLOAT32, class_values, copied_floats, number
 from infermeter.observation import NO_FRAME, OBJECTS, SMALL_PAYLOAD, WIDTHS, Facts, Frame, Names
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ WRAPPER = "<infermeter.track>"
 LOCAL_SERIES = "_infermeter_series"
 LOCAL_STARTED = "_infermeter_started"
 LOCAL_OUTER = "_infermeter_outer"
+# The lines of wrappers on which the call is open; wrap.py tells them.
+inside_lines: set[int] = set()
 
 
 class Call:
@@ -58,8 +61,7 @@ class Call:
             classes: n class indices or names.
             names: class index to name; by default those of `track(names=...)`, else the index is the name.
         """
-        if not self.open:
-            self.track.drop("late")
+        if self._late():
             return
         if type(confidences) is np.ndarray and confidences.dtype is FLOAT32:  # what most models return
             dtype, stored = "f", confidences.tobytes()  # type: str, bytes | tuple[float, ...]
@@ -86,24 +88,29 @@ class Call:
 
     def batch_size(self, items: float) -> None:
         """Report how many items this inference works on; the last report counts."""
-        if self._valid(items):
-            self.fact().batch_size = float(items)
+        valid = None if self._late() else self._valid(items)
+        if valid is not None:
+            self.fact().batch_size = valid
 
     def input_size(self, size: float) -> None:
         """Report the size of the input, in bytes; the last report counts."""
-        if self._valid(size):
-            self.fact().input_size = float(size)
+        valid = None if self._late() else self._valid(size)
+        if valid is not None:
+            self.fact().input_size = valid
 
-    def tokens(self, *, prompt: int = 0, completion: int = 0) -> None:
+    def tokens(self, *, prompt: float = 0, completion: float = 0) -> None:
         """Report tokens read (`prompt`) and generated (`completion`); reports add up."""
-        if self._valid(prompt) and self._valid(completion):
+        if self._late():
+            return
+        read, generated = self._valid(prompt), self._valid(completion)
+        if read is not None and generated is not None:
             facts = self.fact()
-            facts.prompt_tokens += prompt
-            facts.completion_tokens += completion
+            facts.prompt_tokens += read
+            facts.completion_tokens += generated
 
     def fallback(self) -> None:
         """Report that a fallback answered instead of the model."""
-        if self._valid(0):
+        if not self._late():
             self.fact().fallbacks += 1
 
     def fact(self) -> Facts:
@@ -112,20 +119,23 @@ class Call:
             self.facts = Facts()
         return self.facts
 
-    def _valid(self, value: float) -> bool:
-        """Whether the call is open and `value` a finite number of 0 or more; counts what is refused."""
+    def _late(self) -> bool:
+        """Whether the call has ended; counts the report that comes too late."""
         if not self.open:
             self.track.drop("late")
-            return False
+        return not self.open
+
+    def _valid(self, value: float) -> float | None:
+        """`value` if it is a finite number of 0 or more; what is refused is counted."""
         try:
-            if 0 <= value < float("inf"):
-                return True
-            reason = "negative" if float("-inf") < value < 0 else "non_finite"
+            read = number(value)
         except Exception as error:
             self.track.refuse(error)
-            return False
-        self.track.drop(reason)
-        return False
+            return None
+        if 0 <= read < math.inf:
+            return read
+        self.track.drop("negative" if -math.inf < read < 0 else "non_finite")
+        return None
 
     def _classes(self, classes: Any, expected: int) -> tuple[str | None, bytes | tuple[object, ...] | None]:
         try:
@@ -154,7 +164,7 @@ class _NoCall(Call):
     def input_size(self, size: float) -> None:
         pass
 
-    def tokens(self, *, prompt: int = 0, completion: int = 0) -> None:
+    def tokens(self, *, prompt: float = 0, completion: float = 0) -> None:
         pass
 
     def fallback(self) -> None:
@@ -176,14 +186,14 @@ def current() -> Call:
     call = innermost_open(innermost())
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001
     while frame is not None:
-        if frame.f_code.co_filename == WRAPPER:
+        if frame.f_code.co_filename == WRAPPER and frame.f_lineno in inside_lines:
             local = frame.f_locals
             # The function is inside the call of the context if that was there when the function began; if it was not,
-            # it is inside the function.
-            if LOCAL_STARTED in local and call is innermost_open(local[LOCAL_OUTER]):
-                series: Series = local[LOCAL_SERIES]
-                return series.on_stack(frame, local)
-            break
+            # that is inside the function.
+            if call is not innermost_open(local[LOCAL_OUTER]):
+                break
+            series: Series = local[LOCAL_SERIES]
+            return series.on_stack(frame, local)
         frame = frame.f_back
     return call or _NO_CALL
 

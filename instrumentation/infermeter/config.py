@@ -154,7 +154,7 @@ def _buckets(value: object) -> dict[str, tuple[float, ...]]:
             raise ConfigError(f"buckets={{{name!r}: ...}} names no histogram{_guess(str(name), histograms)}")
         try:
             numbers = tuple(float(edge) for edge in edges)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ConfigError(f"buckets={{{name!r}: {edges!r}}} is not a sequence of numbers") from None
         if numbers and numbers[-1] == math.inf:
             numbers = numbers[:-1]
@@ -176,9 +176,17 @@ def _labels(value: object) -> dict[str, str]:
             )
         if name in _OWN_LABELS:
             raise ConfigError(f"labels={{{name!r}: ...}} is a label that the library sets itself, expected another")
-        if not isinstance(text, str):
-            raise ConfigError(f"labels={{{name!r}: {text!r}}} is not a string")
+        if not isinstance(text, str) or not _encodable(text):
+            raise ConfigError(f"labels={{{name!r}: {text!r}}} is not a string that UTF-8 can hold")
     return dict(value)
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _max_label_values(value: object) -> dict[str, int]:

@@ -25,7 +25,8 @@ class Histogram:
         self.edges = edges
         self._edges64 = np.array(edges, dtype=np.float64)
         # For a float32 value, "<= edge" and "<= the largest float32 that is no greater than edge" are the same.
-        rounded = self._edges64.astype(np.float32)
+        with np.errstate(over="ignore"):  # an edge beyond the largest float32 becomes that one
+            rounded = self._edges64.astype(np.float32)
         below = np.nextafter(rounded, np.float32(-np.inf))
         self._edges32 = np.where(rounded.astype(np.float64) > self._edges64, below, rounded)
         self.cumulative: NDArray[np.int64] = np.zeros(len(edges), dtype=np.int64)

@@ -64,6 +64,6 @@ class Facts:
         self.batch_size: float | None = None  # items
         self.input_size: float | None = None  # bytes
         self.first_item: float | None = None  # seconds from the start to the first item
-        self.prompt_tokens = 0
-        self.completion_tokens = 0
+        self.prompt_tokens = 0.0
+        self.completion_tokens = 0.0
         self.fallbacks = 0

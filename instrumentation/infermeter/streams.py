@@ -54,8 +54,8 @@ class _Stream:
         return self.elapsed + now() - self.resumed
 
 
-def drive(track: "Track", generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """`yield from generator`, as one inference."""
+def drive(track: "Track", generator: Generator[Any, Any, Any], returned: list[Any]) -> Generator[Any, Any, Any]:
+    """`yield from generator`, as one inference; what closing it gives is put into `returned`."""
     stream = _Stream(track)
     resume, value = generator.send, None
     while True:
@@ -75,7 +75,7 @@ def drive(track: "Track", generator: Generator[Any, Any, Any]) -> Generator[Any,
         except GeneratorExit:
             stream.resume()
             try:
-                generator.close()
+                _close(generator, returned)
             except BaseException as error:
                 stream.fail(error)
                 raise
@@ -86,8 +86,8 @@ def drive(track: "Track", generator: Generator[Any, Any, Any]) -> Generator[Any,
         stream.resume()
 
 
-def drive_items(track: "Track", generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """`yield from generator`, with every item as an inference of its own."""
+def drive_items(track: "Track", generator: Generator[Any, Any, Any], returned: list[Any]) -> Generator[Any, Any, Any]:
+    """`drive`, with every item as an inference of its own."""
     resume, value = generator.send, None
     while True:
         call = track.begin()
@@ -105,10 +105,16 @@ def drive_items(track: "Track", generator: Generator[Any, Any, Any]) -> Generato
             value = yield item.pop()
             resume = generator.send
         except GeneratorExit:
-            generator.close()
+            _close(generator, returned)
             raise
         except BaseException as error:
             resume, value = generator.throw, error
+
+
+def _close(generator: Generator[Any, Any, Any], returned: list[Any]) -> None:
+    value = generator.close()  # type: ignore[func-returns-value]  # nothing, before Python 3.13
+    if value is not None:
+        returned.append(value)
 
 
 def _succeed(track: "Track", call: Call, item: Any) -> None:

@@ -27,6 +27,8 @@ T = TypeVar("T")
 _MANY_BARE = 256
 _MANY_FULL = 256 * STRIDE
 
+UNREAD = object()
+
 
 class Track:
     """Watches one model: reusable, shareable between threads and tasks, nestable; made by `track`.
@@ -184,19 +186,10 @@ class Track:
         if len(series.bare) >= _MANY_BARE:
             self.recorder.fold_now(series)
 
-    def end_reading(self, series: Series, started: float, seconds: float, result: Any) -> None:
-        """Record a call of a plain function, and the detections in its `result`."""
-        try:
-            found = self.detections(result)  # type: ignore[misc]
-        except Exception as error:  # foreign code, called for the user
-            self.refuse(error, "extractor_error")
-            if series.on_stack_calls:
-                self._end_on_stack(series, started, seconds)
-            else:
-                self.end(series, started, seconds)
-            return
+    def end_reading(self, series: Series, started: float, seconds: float, found: Any) -> None:
+        """Record a call of a plain function, and the detections that were `found` in its result."""
         kind = type(found)
-        if series.on_stack_calls:
+        if series.on_stack_calls or found is UNREAD:
             self._end_on_stack(series, started, seconds, found)
             return
         if kind is ndarray and found.dtype is FLOAT32:
@@ -204,7 +197,7 @@ class Track:
         elif kind is list and found and type(found[0]) is float:
             dtype, stored = FLOATS, tuple(found)
         else:
-            self._end_with_call(series, started, seconds, found)
+            self._end_on_stack(series, started, seconds, found)
             return
         series.record_full((seconds, dtype, stored, None, None, None, None))
         if len(stored) > SMALL_PAYLOAD:
@@ -226,7 +219,7 @@ class Track:
 
     def end_failed(self, series: Series, started: float, seconds: float, error: BaseException) -> None:
         """Record a call of a plain function that raised."""
-        call = self._take_from_stack(series) or self._call(series, started)
+        call = series.on_stack_calls.pop(sys._getframe(1), None) or self._call(series, started)  # noqa: SLF001
         self._set_error(call, error)
         self._record_full(call, seconds)
 
@@ -244,6 +237,11 @@ class Track:
                 self.refuse(error, "extractor_error")
             else:
                 self._report(call, found)
+
+    def unread(self, error: Exception) -> object:
+        """Count that reading a result raised `error`; gives what stands for its detections."""
+        self.refuse(error, "extractor_error")
+        return UNREAD
 
     def drop(self, reason: str, error: BaseException | None = None, count: int = 1) -> None:
         """Count refused observations."""
@@ -294,21 +292,10 @@ class Track:
             facts.error = "other"
             self.refuse(problem, "internal")
 
-    def _take_from_stack(self, series: Series) -> Call | None:
-        """The call that `current` gave to code under the wrapper that called one of our methods, if it did."""
-        return series.on_stack_calls.pop(sys._getframe(2), None) if series.on_stack_calls else None  # noqa: SLF001
-
-    def _end_on_stack(self, series: Series, started: float, seconds: float, *found: Any) -> None:
-        frame = sys._getframe(2)  # noqa: SLF001
-        call = series.on_stack_calls.get(frame) or self._call(series, started)
-        for one in found:
-            self._report(call, one)
-        series.on_stack_calls.pop(frame, None)
-        self._record_full(call, seconds)
-
-    def _end_with_call(self, series: Series, started: float, seconds: float, found: Any) -> None:
-        call = self._call(series, started)
-        self._report(call, found)
+    def _end_on_stack(self, series: Series, started: float, seconds: float, found: Any = UNREAD) -> None:
+        call = series.on_stack_calls.pop(sys._getframe(2), None) or self._call(series, started)  # noqa: SLF001
+        if found is not UNREAD:
+            self._report(call, found)
         self._record_full(call, seconds)
 
     def _leave(self, call: Call) -> None:

@@ -10,20 +10,23 @@ import inspect
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
-from infermeter.call import WRAPPER, innermost, now
+from infermeter.call import WRAPPER, innermost, inside_lines, now
 from infermeter.errors import ConfigError
 from infermeter.streams import adrive, adrive_items, drive, drive_items
 
 if TYPE_CHECKING:
     from infermeter.track import Track
 
-# In the templates every name of ours, written as @name, begins with this prefix; an item that was yielded is not kept.
+# In the templates every name of ours, written as @name, begins with this prefix.
 _PREFIX = "_infermeter_"
 _OTHER = "<infermeter.track: coroutine or generator>"
 
-# `current` finds the call of a plain function by the file and the local variables of this frame: see call.py.
+# `current` finds the call of a plain function by the file, the line and the local variables of this frame: the call is
+# open on the lines marked `inside`, and on no other.
 _FUNCTION = """
-def @factory(@track, @end, @end_failed, @now, @innermost, @BaseException, @function):
+def @factory(
+    @track, @end, @end_failed, @now, @innermost, @BaseException, @function
+):
     def {name}({parameters}):
         @series = @track.series
         if @series is None:
@@ -32,14 +35,43 @@ def @factory(@track, @end, @end_failed, @now, @innermost, @BaseException, @funct
         @series.start(None)
         @started = @now()
         try:
-            @result = @function({arguments})
+            @result = @function({arguments})  # inside
         except @BaseException as @error:
             @end_failed(@series, @started, @now() - @started, @error)
             raise
-        @end(@series, @started, @now() - @started{result})
+        @end(@series, @started, @now() - @started)
         return @result
     return {name}
 """
+
+_READING_FUNCTION = """
+def @factory(
+    @track, @end_reading, @end_failed, @unread, @detections, @now, @innermost, @Exception, @BaseException, @function
+):
+    def {name}({parameters}):
+        @series = @track.series
+        if @series is None:
+            @series = @track.bind()
+        @outer = @innermost()
+        @series.start(None)
+        @started = @now()
+        try:
+            @result = @function({arguments})  # inside
+        except @BaseException as @error:
+            @end_failed(@series, @started, @now() - @started, @error)
+            raise
+        @seconds = @now() - @started
+        try:
+            @found = @detections(@result)  # inside
+        except @Exception as @error:
+            @found = @unread(@error)
+        @end_reading(@series, @started, @seconds, @found)
+        return @result
+    return {name}
+"""
+
+for _template in (_FUNCTION, _READING_FUNCTION):
+    inside_lines.update(number for number, line in enumerate(_template.splitlines(), 1) if line.endswith("# inside"))
 
 _COROUTINE = """
 def @factory(@begin, @finish, @fail, @read, @now, @BaseException, @function):
@@ -57,10 +89,17 @@ def @factory(@begin, @finish, @fail, @read, @now, @BaseException, @function):
     return {name}
 """
 
+# From Python 3.13 on, closing a generator gives what it returns.
 _GENERATOR = """
-def @factory(@drive, @track, @function):
+def @factory(@drive, @track, @GeneratorExit, @function):
     def {name}({parameters}):
-        return (yield from @drive(@track, @function({arguments})))
+        @returned = []
+        try:
+            return (yield from @drive(@track, @function({arguments}), @returned))
+        except @GeneratorExit:
+            if @returned:
+                return @returned.pop()
+            raise
     return {name}
 """
 
@@ -109,6 +148,7 @@ def wrap(track: "Track", function: Any) -> Any:
         "now": now,
         "innermost": innermost,
         # The wrapper runs in the globals of the function, which may give these names another meaning.
+        "Exception": Exception,
         "BaseException": BaseException,
         "GeneratorExit": GeneratorExit,
         "StopAsyncIteration": StopAsyncIteration,
@@ -116,7 +156,10 @@ def wrap(track: "Track", function: Any) -> Any:
         "finish": track.finish,
         "fail": track.fail,
         "read": track.read,
-        "end": track.end if track.detections is None else track.end_reading,
+        "end": track.end,
+        "end_reading": track.end_reading,
+        "unread": track.unread,
+        "detections": track.detections,
         "end_failed": track.end_failed,
     }
     items = track.stream == "item"
@@ -127,7 +170,7 @@ def wrap(track: "Track", function: Any) -> Any:
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called):
         read = "@read(@call, @result)" if track.detections is not None else ""
         return _build(_COROUTINE, function, names, read=read)
-    return _build(_FUNCTION, function, names, result=", @result" if track.detections is not None else "")
+    return _build(_FUNCTION if track.detections is None else _READING_FUNCTION, function, names)
 
 
 def _build(template: str, function: Any, names: dict[str, object], **words: str) -> Any:
@@ -137,7 +180,8 @@ def _build(template: str, function: Any, names: dict[str, object], **words: str)
     parameters, arguments = _parameters(function.__code__) if plain else ("*args, **kwargs", "*args, **kwargs")
     source = template.format(name="call", parameters=parameters, arguments=arguments, **words).replace("@", _PREFIX)
     namespace: dict[str, Any] = {}
-    exec(compile(source, WRAPPER if template is _FUNCTION else _OTHER, "exec"), namespace)  # noqa: S102  (our own template)
+    file = WRAPPER if template in {_FUNCTION, _READING_FUNCTION} else _OTHER
+    exec(compile(source, file, "exec"), namespace)  # noqa: S102  (our own template)
     factory = namespace[_PREFIX + "factory"]
     inner = factory(*(names[name.removeprefix(_PREFIX)] for name in inspect.signature(factory).parameters))
     if not plain:

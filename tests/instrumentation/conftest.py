@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
-from typing import TYPE_CHECKING, Protocol, Unpack
+import traceback
+import warnings
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -15,6 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from infermeter import Recorder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from infermeter.config import Options
 
 
@@ -63,7 +69,9 @@ class NewRecorder(Protocol):
 class RunPython(Protocol):
     """Runs a program in a fresh interpreter, in which warnings are errors, and gives what it printed."""
 
-    def __call__(self, source: str, *, environment: dict[str, str] | None = None, warnings: str = "error") -> str: ...
+    def __call__(
+        self, source: str, *, environment: dict[str, str] | None = None, python_warnings: str = "error"
+    ) -> str: ...
 
 
 @pytest.fixture(scope="session")
@@ -99,10 +107,10 @@ def scrape() -> Scrape:
 def run_python() -> RunPython:
     """For what needs a process of its own: the environment, the default recorder, signals, crashes."""
 
-    def run(source: str, *, environment: dict[str, str] | None = None, warnings: str = "error") -> str:
+    def run(source: str, *, environment: dict[str, str] | None = None, python_warnings: str = "error") -> str:
         inherited = {name: value for name, value in os.environ.items() if name not in _OURS}
         done = subprocess.run(
-            [sys.executable, "-W", warnings, "-c", textwrap.dedent(source)],
+            [sys.executable, "-W", python_warnings, "-c", textwrap.dedent(source)],
             capture_output=True,
             check=False,
             encoding="utf-8",
@@ -116,3 +124,67 @@ def run_python() -> RunPython:
 
 
 _OURS = ("INFERMETER_SERVICE", "INFERMETER_STRICT", "OTEL_SERVICE_NAME")
+
+
+class OnBothSides(Protocol):
+    """What a scenario, which calls the function that it gets in order to fork, gives in the parent and in the child."""
+
+    def __call__(self, scenario: Callable[[Callable[[], None]], Any]) -> tuple[Any, Any]: ...
+
+
+class InChild(Protocol):
+    """What some work gives in a child that is forked here."""
+
+    def __call__(self, work: Callable[[], Any]) -> Any: ...
+
+
+@pytest.fixture(scope="session")
+def on_both_sides() -> OnBothSides:
+    """Forks in the middle of a test; a child that hangs is killed, and what it gives comes through a pipe."""
+
+    def run(scenario: Callable[[Callable[[], None]], Any]) -> tuple[Any, Any]:
+        reader, writer = os.pipe()
+        pid = -1
+
+        def fork() -> None:
+            nonlocal pid
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # a parent with threads is what this is about
+                pid = os.fork()
+            if pid == 0:
+                signal.alarm(20)  # a child that hangs is killed, and its parent sees it
+
+        try:
+            answer = scenario(fork)
+        except BaseException:
+            if pid:
+                raise
+            answer = traceback.format_exc()
+        finally:
+            if pid == 0:
+                with os.fdopen(writer, "w") as pipe:
+                    json.dump(answer, pipe)
+                os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader) as pipe:
+            text = pipe.read()
+        assert os.waitpid(pid, 0)[1] == 0
+        return answer, json.loads(text)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def in_child(on_both_sides: OnBothSides) -> InChild:
+    """For work that is all the child's."""
+
+    def run(work: Callable[[], Any]) -> Any:
+
+        def scenario(fork: Callable[[], None]) -> Any:
+            parent = os.getpid()
+            fork()
+            return work() if os.getpid() != parent else None
+
+        return on_both_sides(scenario)[1]
+
+    return run

@@ -43,7 +43,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         "labels={'model': ...} is a label that the library sets itself, expected another",
     ),
     ({"labels": {"le": "a"}}, "labels={'le': ...} is a label that the library sets itself, expected another"),
-    ({"labels": {"region": 1}}, "labels={'region': 1} is not a string"),
+    ({"labels": {"region": 1}}, "labels={'region': 1} is not a string that UTF-8 can hold"),
     ({"buckets": [1, 2]}, "buckets=[1, 2] is not a mapping of histogram name to edges"),
     (
         {"buckets": {"inference_duratio": [1]}},

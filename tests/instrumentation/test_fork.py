@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import multiprocessing
-import os
-import random
-import signal
-import sys
-import threading
-import traceback
 import warnings
-from collections import Counter
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -24,136 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from infermeter import Recorder
-    from tests.instrumentation.conftest import RunPython, Scrape
+    from tests.instrumentation.conftest import InChild, OnBothSides, RunPython, Scrape
 
     Scenario = Callable[[Recorder, Callable[[], None]], None]
-
-
-def on_both_sides(scenario: Callable[[Callable[[], None]], Any]) -> tuple[Any, Any]:
-    """What `scenario`, which calls the function that it gets in order to fork, gives in the parent and in the child."""
-    reader, writer = os.pipe()
-    pid = -1
-
-    def fork() -> None:
-        nonlocal pid
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # a parent with threads is what this is about
-            pid = os.fork()
-        if pid == 0:
-            signal.alarm(20)  # a child that hangs is killed, and its parent sees it
-
-    try:
-        answer = scenario(fork)
-    except BaseException:
-        if pid:
-            raise
-        answer = traceback.format_exc()
-    finally:
-        if pid == 0:
-            with os.fdopen(writer, "w") as pipe:
-                json.dump(answer, pipe)
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        text = pipe.read()
-    assert os.waitpid(pid, 0)[1] == 0
-    return answer, json.loads(text)
-
-
-def in_child(work: Callable[[], Any]) -> Any:
-    """What `work` gives in a child that is forked here."""
-
-    def scenario(fork: Callable[[], None]) -> Any:
-        parent = os.getpid()
-        fork()
-        return work() if os.getpid() != parent else None
-
-    return on_both_sides(scenario)[1]
-
-
-class Busy:
-    """Threads that record as fast as they can until the `with` block ends, and count what they did."""
-
-    def __init__(self, *jobs: Callable[[], str]) -> None:
-        self.truth: Counter[str] = Counter()
-        self._jobs = jobs
-        self._over = threading.Event()
-        self._begun = threading.Barrier(len(jobs) + 1)
-        self._threads = [threading.Thread(target=self._run, args=(job,)) for job in jobs]
-
-    def _run(self, job: Callable[[], str]) -> None:
-        done: Counter[str] = Counter()
-        self._begun.wait()
-        while not self._over.is_set():
-            done[job()] += 1
-        self.truth.update(done)
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        self._begun.wait()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-
-def jobs(recorder: Recorder) -> Iterator[Callable[[], str]]:
-    """One way to record for each thread."""
-    block = recorder.track(model="block")
-    detect = recorder.track(model="function", detections=lambda result: result)(lambda: [0.5])
-
-    @recorder.track(model="stream")
-    def stream() -> Iterator[int]:
-        infermeter.current().tokens(completion=1)
-        yield 1
-
-    def use_block() -> str:
-        with block as call:
-            call.tokens(prompt=1)
-        return "block"
-
-    def use_function() -> str:
-        detect()
-        return "function"
-
-    def use_stream() -> str:
-        list(stream())
-        return "stream"
-
-    def use_new_label() -> str:
-        with recorder.track(model=f"new {random.randrange(10**9)}"):
-            return "new"
-
-    return iter((use_block, use_function, use_stream, use_new_label))
-
-
-def totals(recorder: Recorder, scrape: Scrape) -> Counter[str]:
-    """Inferences by model; most of the new labels are beyond the limit."""
-    found: Counter[str] = Counter()
-    for model, number in scrape(recorder).by("model", "inferences_total").items():
-        found["new" if model == "_other" else model.split()[0]] += int(number)
-    return found
-
-
-def test_parent_and_children_count_everything_once_while_threads_record(recorder: Recorder, scrape: Scrape) -> None:
-    """Fifty forks amid threads that record and that bind new labels: each child counts its own, the parent its own."""
-    again = list(jobs(recorder))
-
-    def child() -> dict[str, int]:
-        for number, job in enumerate(again, 1):
-            for _ in range(10 * number):
-                job()
-        return dict(totals(recorder, scrape))
-
-    first = Counter(job() for job in again)  # before the new labels reach the limit
-    with Busy(*jobs(recorder)) as busy:
-        children = [in_child(child) for _ in range(50)]
-    assert children == [{"block": 10, "function": 20, "stream": 30, "new": 40}] * 50
-    assert totals(recorder, scrape) == busy.truth + first
-    assert scrape(recorder).value("inferences_in_flight") == 0
 
 
 def in_a_block(recorder: Recorder, fork: Callable[[], None]) -> None:
@@ -247,7 +112,7 @@ SCENARIOS: list[Scenario] = [
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_call_that_is_open_at_the_fork_belongs_to_the_parent(
-    recorder: Recorder, scrape: Scrape, scenario: Scenario
+    on_both_sides: OnBothSides, recorder: Recorder, scrape: Scrape, scenario: Scenario
 ) -> None:
     """The parent counts it once and the child not at all, though both run it to its end; both go on recording."""
 
@@ -267,7 +132,7 @@ def test_a_call_that_is_open_at_the_fork_belongs_to_the_parent(
     assert child == [1, 10, 1, 0]
 
 
-def test_a_child_of_a_child_starts_from_zero_too(recorder: Recorder, scrape: Scrape) -> None:
+def test_a_child_of_a_child_starts_from_zero_too(in_child: InChild, recorder: Recorder, scrape: Scrape) -> None:
     """At every level, what was before is somebody else's."""
 
     def infer() -> float:
@@ -280,7 +145,9 @@ def test_a_child_of_a_child_starts_from_zero_too(recorder: Recorder, scrape: Scr
     assert infer() == 2
 
 
-def test_a_child_announces_what_was_decorated_in_its_parent(recorder: Recorder, scrape: Scrape) -> None:
+def test_a_child_announces_what_was_decorated_in_its_parent(
+    in_child: InChild, recorder: Recorder, scrape: Scrape
+) -> None:
     """The zeros are there before its first call, and what the parent dropped or folded is not."""
     infer = recorder.track(model="m", detections="auto")(lambda: "unrecognised")
     infer()
@@ -294,35 +161,9 @@ def test_a_child_announces_what_was_decorated_in_its_parent(recorder: Recorder, 
     assert in_child(child) == [0, 0, {}]
 
 
-def test_threads_that_fork_at_once_leave_the_parent_able_to_fold(recorder: Recorder, scrape: Scrape) -> None:
-    """What one fork holds while it happens, another that begins or ends meanwhile must not lose."""
-    errors: list[BaseException] = []
-
-    def fork_often() -> None:
-        try:
-            for _ in range(25):
-                with recorder.track(model="m"):
-                    pass
-                assert in_child(lambda: totals(recorder, scrape)) == {}
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=fork_often) for _ in range(6)]
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # those of the threads nest in this one
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    sys.setswitchinterval(usual)
-    assert errors == []
-    assert not recorder.lock.locked()
-    assert scrape(recorder).value("inferences_total") == 150
-
-
-def test_a_fork_in_the_middle_of_a_fold_ends_it_in_both(recorder: Recorder, scrape: Scrape) -> None:
+def test_a_fork_in_the_middle_of_a_fold_ends_it_in_both(
+    on_both_sides: OnBothSides, recorder: Recorder, scrape: Scrape
+) -> None:
     """A signal handler or the user's names may fork while totals are made."""
 
     def scenario(fork: Callable[[], None]) -> list[float]:

@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from tests.instrumentation.conftest import RunPython
 
 PROGRAM = """
-import json, signal, time
+import json, logging, signal
 import infermeter
 from infermeter import Recorder
 from prometheus_client import CollectorRegistry, generate_latest
 
+logging.disable()
 registry = CollectorRegistry()
 recorder = Recorder(registry=registry, service="test")
 existing = recorder.track(model="existing")
@@ -72,7 +73,7 @@ while handled < 3000:
     turns += 1
 signal.setitimer(signal.ITIMER_REAL, 0)
 
-totals, tokens, in_flight, objects, detections, dropped = {}, {}, 0, 0, 0, 0
+totals, tokens, in_flight, dropped = {}, {}, 0, 0
 for metric in registry.collect():
     for sample in metric.samples:
         model = sample.labels.get("model")
@@ -84,7 +85,8 @@ for metric in registry.collect():
             in_flight += sample.value
         if sample.name == "infermeter_observations_dropped_total":
             dropped += sample.value
-print(json.dumps([handled, turns, totals, tokens, in_flight, dropped]))
+left = sum(len(series.on_stack_calls) + len(series.open) for series in recorder.series.values())
+print(json.dumps([handled, turns, totals, tokens, in_flight, dropped, left]))
 """
 
 
@@ -100,7 +102,7 @@ print(json.dumps([handled, turns, totals, tokens, in_flight, dropped]))
 def test_three_thousand_signals_lose_nothing(run_python: RunPython, main: str) -> None:
     """The handler records on a new and an old track and asks for the current call, while the main program does all."""
     printed = run_python(PROGRAM.replace("{main}", main))
-    handled, turns, totals, tokens, in_flight, dropped = json.loads(printed)
+    handled, turns, totals, tokens, in_flight, dropped, left = json.loads(printed)
     assert handled >= 3000
     assert totals == {
         "existing": handled + turns,
@@ -120,6 +122,7 @@ def test_three_thousand_signals_lose_nothing(run_python: RunPython, main: str) -
     }
     assert in_flight == 0
     assert dropped == handled  # the NaN
+    assert left == 0  # no call is kept after its end
 
 
 def test_a_handler_may_scrape(run_python: RunPython) -> None:
