@@ -35,13 +35,12 @@ def copied_floats(values: Any) -> tuple[str, bytes | tuple[float, ...]]:
         DeviceArrayError: the values are on a GPU.
         TypeError, ValueError: no numbers can be read.
     """
-    kind = type(values)
-    if kind is list or kind is tuple:
+    if isinstance(values, (list, tuple)):
         # A tuple costs a quarter of packing the numbers, which is left to the fold.
         if not values or type(values[0]) is float:
             return FLOATS, tuple(values)
         if isinstance(values[0], _PLAIN):
-            return FLOATS, tuple(map(float, values))
+            return FLOATS, tuple(map(number, values))
     array = _array(values)
     if array.dtype != FLOAT32:
         if array.dtype.kind not in "fiubV":  # V: bfloat16 of ml_dtypes

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from infermeter.arrays import FLOAT32, class_values, copied_floats, number
-from infermeter.observation import NO_FRAME, OBJECTS, SMALL_PAYLOAD, WIDTHS, Facts, Frame, Names
+from infermeter.observation import (
+    FLOAT_IN_TUPLE,
+    FLOATS,
+    NAME_IN_TUPLE,
+    NO_FRAME,
+    OBJECTS,
+    SMALL_PAYLOAD,
+    WIDTHS,
+    Facts,
+    Frame,
+    Names,
+)
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -71,20 +82,23 @@ class Call:
             except Exception as error:
                 self.track.refuse(error)
                 return
+        weight = len(stored) * (FLOAT_IN_TUPLE if dtype is FLOATS else 1)
         if classes is None:
             frame: Frame | tuple[Any, ...] = (dtype, stored, None, None, None)
         else:
-            kept = self._classes(classes, len(stored) // WIDTHS[dtype])
-            frame = Frame(dtype, stored, *kept, self.track.names if names is None else names)
+            class_dtype, kept = self._classes(classes, len(stored) // WIDTHS[dtype])
+            weight += len(kept or ()) * (NAME_IN_TUPLE if class_dtype is OBJECTS else 1)
+            frame = Frame(dtype, stored, class_dtype, kept, self.track.names if names is None else names)
         if self.frame is NO_FRAME:
             self.frame = frame
+            if weight <= SMALL_PAYLOAD:
+                return
         else:
             facts = self.fact()
             if facts.frames is None:
                 facts.frames = []
             facts.frames.append(Frame(*frame))
-        if len(stored) > SMALL_PAYLOAD:
-            self.track.recorder.weigh(stored)
+        self.track.recorder.weigh(weight)
 
     def batch_size(self, items: float) -> None:
         """Report how many items this inference works on; the last report counts."""

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from infermeter.catalogue import FAMILIES
 from infermeter.cost import CostModel
 from infermeter.errors import ConfigError
-from infermeter.guard import DEFAULT_SERIES, DEFAULT_VALUES
+from infermeter.guard import DEFAULT_SERIES
 from infermeter.observation import Names
 
 log = logging.getLogger("infermeter")
@@ -85,8 +85,9 @@ class Settings:
                 raise ConfigError(f"configure() has no option {name!r}{_guess(name, _READERS)}")
             key, reader = _READERS[name]
             changes[key] = reader(value)
-        if "edges" in changes:
-            changes["edges"] = self.edges | changes["edges"]
+        for name in ("edges", "labels", "max_label_values"):
+            if name in changes:
+                changes[name] = getattr(self, name) | changes[name]
         return dataclasses.replace(self, **changes)
 
 
@@ -196,7 +197,7 @@ def _max_label_values(value: object) -> dict[str, int]:
         if name not in _GUARDED:
             raise ConfigError(f"max_label_values={{{name!r}: ...}} limits no label{_guess(str(name), _GUARDED)}")
         _limit(f"max_label_values={{{name!r}: {limit!r}}}", limit)
-    return dict.fromkeys(_GUARDED, DEFAULT_VALUES) | dict(value)
+    return dict(value)
 
 
 def _max_series(value: object) -> int:

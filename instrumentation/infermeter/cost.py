@@ -1,6 +1,6 @@
 """What one inference costs."""
 
-import math
+import sys
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -40,7 +40,7 @@ class CostModel:
             value: Any = getattr(self, field.name)
             lowest = 1 if field.name == "concurrency" else 0
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or value < lowest:
+            if not number or not lowest <= value <= sys.float_info.max:  # an int may be larger than any float
                 message = f"CostModel({field.name}={value!r}) is not a finite number of {lowest} or more"
                 raise ConfigError(message)
 

@@ -3,13 +3,16 @@
 import struct
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from infermeter.arrays import number
+from infermeter.class_names import class_name, printed
 from infermeter.guard import Guard
-from infermeter.observation import FLOATS, OBJECTS, STRIDE, WIDTHS, Facts, Frame, Names
+from infermeter.observation import FLOATS, OBJECTS, STRIDE, WIDTHS, Facts, Frame
 from infermeter.series import Series
 
 Drop = Callable[[str, BaseException | None, int], None]
@@ -142,12 +145,12 @@ def _packed(tuples: list[tuple[float, ...]], drop: Drop) -> NDArray[np.float64]:
     """The numbers of `tuples` end to end."""
     try:
         joined = b"".join([_PACKERS[len(numbers)](*numbers) for numbers in tuples])
-    except struct.error:
+    except Exception:  # a list that began with a number goes on with something else, which is the user's object
         kept: list[float] = []
-        for number in (number for numbers in tuples for number in numbers):
+        for one in chain.from_iterable(tuples):
             try:
-                kept.append(float(number))
-            except (TypeError, ValueError) as error:
+                kept.append(number(one))
+            except Exception as error:
                 drop("unreadable", error, 1)
         return np.array(kept, dtype=np.float64)
     return np.frombuffer(joined, dtype=np.float64)
@@ -160,16 +163,16 @@ def _fold_classes(series: Series, guard: Guard, frames: list[Frame]) -> None:
         groups[frame.class_dtype, id(frame.names)].append(frame)
     counts: Counter[str] = Counter()
     for (class_dtype, _), group in groups.items():
-        for name, number in _class_counts(class_dtype, group):
-            counts[name] += number
+        for name, count in _class_counts(class_dtype, group):
+            counts[name] += count
     _count_classes(series, guard, counts)
 
 
 def _count_classes(series: Series, guard: Guard, counts: Mapping[str, int]) -> None:
-    for name, number in counts.items():
-        if number:
+    for name, count in counts.items():
+        if count:
             admitted = guard.admit_child("detections_total", series.labels, "class", name)
-            series.totals.counters["detections_total", admitted] += number
+            series.totals.counters["detections_total", admitted] += count
 
 
 def _class_counts(class_dtype: str | None, frames: list[Frame]) -> Iterable[tuple[str, int]]:
@@ -180,29 +183,12 @@ def _class_counts(class_dtype: str | None, frames: list[Frame]) -> Iterable[tupl
         for frame in frames:
             try:
                 counts.update(Counter(frame.classes))
-            except TypeError:  # not hashable: not a class name, but still a detection
-                counts.update(map(str, frame.classes or ()))
+            except Exception:  # what cannot be hashed is no class name, but still a detection; it is the user's object
+                counts.update(map(printed, frame.classes or ()))
     else:
         joined = b"".join(frame.classes for frame in frames)  # type: ignore[misc]
         values: NDArray[Any] = np.frombuffer(joined, dtype=class_dtype)
         unique, numbers = np.unique(values, return_counts=True)
         counts.update(dict(zip(unique.tolist(), numbers.tolist(), strict=True)))
     names = frames[0].names
-    return [(class_name(key, names), number) for key, number in counts.items()]
-
-
-def class_name(key: Any, names: Names) -> str:
-    """The label value of class `key` (an index or a name already), looked up in `names` where it has the index.
-
-    An index that comes as a float, as in the tensors of ultralytics, is the whole number that it equals.
-    """
-    if isinstance(key, str):
-        return key
-    if isinstance(key, float) and key.is_integer():
-        key = int(key)
-    try:
-        if names is not None and (not isinstance(key, int) or key >= 0):
-            return str(names[key])
-    except (LookupError, TypeError):
-        pass
-    return str(key)
+    return [(class_name(key, names), count) for key, count in counts.items()]

@@ -6,7 +6,7 @@ twice or lost when both are scraped. Calls that are open at the fork belong to t
 
 import os
 import weakref
-from _thread import LockType
+from _thread import LockType, get_ident
 from typing import Protocol
 
 
@@ -23,7 +23,8 @@ class Forkable(Protocol):
 _WAIT_SECONDS = 0.1
 
 _recorders: "weakref.WeakSet[Forkable]" = weakref.WeakSet()
-_held: list[LockType] = []
+# What each forking thread holds; several may fork at once.
+_held: dict[int, list[LockType]] = {}
 
 
 def watch(recorder: Forkable) -> None:
@@ -33,13 +34,12 @@ def watch(recorder: Forkable) -> None:
 
 def _before() -> None:
     locks = [recorder.lock for recorder in list(_recorders)]
-    _held[:] = [lock for lock in locks if lock.acquire(timeout=_WAIT_SECONDS)]
+    _held[get_ident()] = [lock for lock in locks if lock.acquire(timeout=_WAIT_SECONDS)]
 
 
 def _after_in_parent() -> None:
-    for lock in _held:
+    for lock in _held.pop(get_ident(), ()):
         lock.release()
-    _held.clear()
 
 
 def _after_in_child() -> None:

@@ -52,12 +52,14 @@ class Histogram:
             return 0, 0
         finite = values[np.isfinite(values)]
         kept = finite[finite >= 0]
-        self._add(kept, float(kept.sum(dtype=np.float64)))
+        with np.errstate(over="ignore"):
+            self._add(kept, float(kept.sum(dtype=np.float64)))
         return len(values) - len(finite), len(finite) - len(kept)
 
     def add_checked(self, values: NDArray[np.float64]) -> None:
         """Add `values`, shape (n,), all finite and none negative."""
-        self._add(values, float(values.sum()))
+        with np.errstate(over="ignore"):
+            self._add(values, float(values.sum()))
 
     def _add(self, values: NDArray[np.float32] | NDArray[np.float64], total: float) -> None:
         edges = self._edges32 if values.dtype == np.float32 else self._edges64

@@ -27,6 +27,8 @@ WIDTHS = {"f": 4, "d": 8, FLOATS: 1}  # what one confidence adds to the length o
 
 # Payloads up to this length are bounded by the number of records alone; longer ones are weighed one by one.
 SMALL_PAYLOAD = 512
+FLOAT_IN_TUPLE = 32  # bytes: a pointer and a float object
+NAME_IN_TUPLE = 8  # bytes: a pointer; names are shared
 
 Names = Mapping[int, str] | Sequence[str] | None
 

@@ -7,21 +7,23 @@ import sys
 import time
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Unpack
 
-from prometheus_client import REGISTRY, CollectorRegistry, Metric
+from prometheus_client import CollectorRegistry, Metric
 
 from infermeter import fork
 from infermeter.call import Call, current, now
-from infermeter.catalogue import DROP_REASONS, MOST_ANNOUNCED_CLASSES
+from infermeter.catalogue import DROP_REASONS
+from infermeter.class_names import announced_names
 from infermeter.config import Options, Settings, TrackOptions, environment_service, strict
 from infermeter.cost import CostModel
 from infermeter.errors import ConfigError
-from infermeter.exposition import describe, expose
+from infermeter.exposition import expose
 from infermeter.fold import fold
 from infermeter.guard import Guard
+from infermeter.registration import Registration
 from infermeter.series import Labels, Series
 from infermeter.track import Track
 
@@ -37,7 +39,7 @@ _SCRAPE_WAITS_SECONDS = 5.0
 _MOST_TRACKS = 1024
 # What may wait for a fold in payloads of more than SMALL_PAYLOAD each.
 _PENDING_BYTES = 8 * 1024 * 1024
-_FLOAT_IN_TUPLE = 32  # bytes: a pointer and a float object
+_PENDING_DROPS = 256
 
 
 class Recorder:
@@ -72,9 +74,7 @@ class Recorder:
         self._drops: list[tuple[str, int]] = []
         self._label_folds: list[str] = []
         self._logged: set[tuple[str, str]] = set()
-        self._registry: CollectorRegistry | None = None
-        self._registries: dict[CollectorRegistry, object] = {}
-        self._collector = _Collector(self)
+        self._registration = Registration(self.collect)
         self._timer_runs = False
         fork.watch(self)
 
@@ -103,7 +103,7 @@ class Recorder:
             names = ", ".join(options)
             raise ConfigError(f"configure({names}) came after the first inference was recorded, expected before it")
         settings = self.settings.replaced(options)
-        self._attach(settings.registry)
+        self._registration.attach(settings.registry)
         self.settings = settings
         self._guard = self._new_guard()
         self._declared_labels.clear()
@@ -131,7 +131,7 @@ class Recorder:
                 return self._tracks[model, version]
             except (KeyError, TypeError):
                 pass
-        self._attach()
+        self._registry()
         track = Track.checked(self, model, version, **options)
         if track.cost is not None:
             self._set_cost(model, version, track.cost)
@@ -155,19 +155,19 @@ class Recorder:
         """
         from infermeter.server import serve  # noqa: PLC0415  (an HTTP server is not part of recording)
 
-        return serve(self._attach(), port, addr)
+        return serve(self._registry(), port, addr)
 
     def asgi_app(self) -> Any:
         """`/metrics` as an ASGI application, to mount in a service of your own."""
         from prometheus_client import make_asgi_app  # noqa: PLC0415
 
-        return make_asgi_app(self._attach())
+        return make_asgi_app(self._registry())
 
     def wsgi_app(self) -> Any:
         """`/metrics` as a WSGI application, to mount in a service of your own."""
         from prometheus_client import make_wsgi_app  # noqa: PLC0415
 
-        return make_wsgi_app(self._attach())
+        return make_wsgi_app(self._registry())
 
     def register(self, registry: CollectorRegistry) -> None:
         """Be found in another registry too, for pages that are made from a registry of their own.
@@ -175,9 +175,8 @@ class Recorder:
         Raises:
             ConfigError: the registry already has a family of ours.
         """
-        self._attach()
-        if registry is not self._registry:
-            self._register_in(registry)
+        if registry is not self._registry():
+            self._registration.add(registry)
 
     # --- what the rest of the library calls --------------------------------------------------------------------
 
@@ -193,10 +192,7 @@ class Recorder:
         if series is None:
             series = self.series.setdefault(labels, self._new_series(labels, track))
             self._start_timer()
-        try:
-            self._announce(series, track)
-        except Exception as error:  # names are the user's object
-            self.drop("internal", error)
+        self._announce(series, track)
         self._bound.add(track)
         return series
 
@@ -211,6 +207,8 @@ class Recorder:
         if strict():
             raise error if error is not None else ValueError(DROP_REASONS[reason])
         self._drops.append((reason, count))
+        if len(self._drops) >= _PENDING_DROPS:
+            self.fold_now()
         kind = (reason, type(error).__name__)
         if kind not in self._logged:
             self._logged.add(kind)
@@ -223,10 +221,10 @@ class Recorder:
                 reason,
             )
 
-    def weigh(self, payload: Sized) -> None:
-        """Keep what waits for a fold within bounds, now that `payload` is added."""
+    def weigh(self, payload: int) -> None:
+        """Keep what waits for a fold within bounds, now that `payload` bytes are added."""
         # Without a lock: racing threads may lose a few bytes, and every fold sets it right.
-        self.pending_bytes += len(payload) * (_FLOAT_IN_TUPLE if isinstance(payload, tuple) else 1)
+        self.pending_bytes += payload
         if self.pending_bytes > _PENDING_BYTES:
             self.fold_now()
 
@@ -263,8 +261,14 @@ class Recorder:
 
     # --- inside ------------------------------------------------------------------------------------------------
 
+    def _registry(self) -> CollectorRegistry:
+        """The registry that we are found in, from the first use on."""
+        return self._registration.attach(self.settings.registry)
+
     def _set_cost(self, model: str, version: str, cost: CostModel) -> None:
         """Take the prices of a model, the same wherever it is tracked."""
+        if len(self._costs) >= _MOST_TRACKS:  # request ids as models: each track keeps its own
+            return
         given = self._costs.setdefault((model, version), cost)
         if given != cost:
             raise ConfigError(
@@ -276,49 +280,22 @@ class Recorder:
         return Labels(*self._guard.admit_base(self.service(), track.model, track.version))
 
     def _new_series(self, labels: Labels, track: Track) -> Series:
-        cost = self._costs.get((track.model, track.version), self.settings.cost)
+        cost = self._costs.get((track.model, track.version)) or track.cost or self.settings.cost
         return Series(labels, self.settings.edges, cost)
 
     def _announce(self, series: Series, track: Track) -> None:
         """Make what `track` is known to report visible in `series` before it happens."""
         if track.detections is not None:
             series.announce_detections()
-        names = track.names
-        if names is not None and len(names) <= MOST_ANNOUNCED_CLASSES:
-            for name in names.values() if isinstance(names, Mapping) else names:
-                admitted = self._guard.admit_child("detections_total", series.labels, "class", str(name))
-                series.totals.counters.setdefault(("detections_total", admitted), 0)
+        for name in announced_names(track.names):
+            admitted = self._guard.admit_child("detections_total", series.labels, "class", name)
+            series.totals.counters.setdefault(("detections_total", admitted), 0)
 
     def _new_guard(self) -> Guard:
         return Guard(self.settings.max_label_values, self.settings.max_series, self._label_folds_append)
 
     def _label_folds_append(self, label: str) -> None:
         self._label_folds.append(label)
-
-    def _attach(self, registry: CollectorRegistry | None = None) -> CollectorRegistry:
-        """Be found in `registry`, by default where we are or in that of the settings; gives it."""
-        before = self._registry
-        registry = registry or before or self.settings.registry or REGISTRY
-        if registry is not before:
-            self._register_in(registry)
-            self._registry = registry
-            if before is not None:
-                before.unregister(self._collector)
-                del self._registries[before]
-        return registry
-
-    def _register_in(self, registry: CollectorRegistry) -> None:
-        # Threads may meet at the first use: one registers, without a lock that a signal handler could wait for.
-        if self._registries.setdefault(registry, mine := object()) is not mine:
-            return
-        try:
-            registry.register(self._collector)
-        except ValueError as error:
-            del self._registries[registry]
-            raise ConfigError(
-                f"the registry already holds a metric of a name that infermeter uses ({error}); expected one without: "
-                "infermeter.configure(registry=CollectorRegistry()), or rename the other metric"
-            ) from None
 
     @contextmanager
     def _folded(self) -> Iterator[None]:
@@ -380,19 +357,6 @@ class Recorder:
         if self._timer_runs:
             self._timer_runs = False
             self._start_timer()
-
-
-class _Collector:
-    """The recorder as prometheus_client sees it."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
-
-    def describe(self) -> Iterable[Metric]:
-        return describe()
-
-    def collect(self) -> Iterable[Metric]:
-        return self._recorder.collect()
 
 
 def _fold_for_ever(reference: "weakref.ref[Recorder]") -> None:

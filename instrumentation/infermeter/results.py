@@ -25,11 +25,15 @@ class Detections(NamedTuple):
     names: Names = None
 
 
+class Frames(list[Detections]):
+    """The frames of one result; an empty one has none, where an empty list of confidences is one empty frame."""
+
+
 class UnrecognisedError(TypeError):
     """The shape of a result is not one that `auto` knows."""
 
 
-def auto(result: Any) -> list[Detections]:
+def auto(result: Any) -> Frames:
     """The frames in `result`.
 
     Understood: `ultralytics` results (boxes or oriented boxes), `supervision.Detections`, torchvision's dictionaries
@@ -39,7 +43,7 @@ def auto(result: Any) -> list[Detections]:
     Raises:
         UnrecognisedError: anything else.
     """
-    return [_frame(one) for one in result] if isinstance(result, list) else [_frame(result)]
+    return Frames(map(_frame, result)) if isinstance(result, list) else Frames([_frame(result)])
 
 
 def _frame(result: Any) -> Detections:

@@ -43,8 +43,12 @@ def serve(registry: CollectorRegistry, port: int, addr: str) -> Server:
     """Serve `registry` on `addr` and `port`; see `Recorder.serve`."""
     if type(port) is not int or not 0 <= port <= _LAST_PORT:
         raise ConfigError(f"serve({port!r}) is not a port number of 0 to 65535")
+    if not isinstance(addr, str):
+        raise ConfigError(f"serve(addr={addr!r}) is not a string, for example '127.0.0.1'")
     try:
         httpd, thread = start_http_server(port, addr, registry)
+    except UnicodeError as error:
+        raise ConfigError(f"serve(addr={addr!r}) is not an address or the name of a host") from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             message = f"port {port} on {addr} is in use, expected a free one: stop what listens there or serve another"

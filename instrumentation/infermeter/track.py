@@ -13,8 +13,8 @@ from infermeter.config import cost_model
 from infermeter.cost import CostModel
 from infermeter.errors import ConfigError
 from infermeter.failures import error_type
-from infermeter.observation import FLOATS, NO_FRAME, SMALL_PAYLOAD, STRIDE, Names
-from infermeter.results import Detections, UnrecognisedError, auto
+from infermeter.observation import FLOAT_IN_TUPLE, FLOATS, NO_FRAME, SMALL_PAYLOAD, STRIDE, Names
+from infermeter.results import Detections, Frames, UnrecognisedError, auto
 from infermeter.series import Series
 from infermeter.wrap import wrap
 
@@ -89,7 +89,7 @@ class Track:
             raise ConfigError(f'track(stream={stream!r}) is neither "call" nor "item"')
         if names is not None and (isinstance(names, str) or not {"__getitem__", "__len__"} <= set(dir(names))):
             raise ConfigError(f"track(names={names!r}) is not a mapping or list of class names")
-        if detections == "auto":
+        if isinstance(detections, str) and detections == "auto":
             detections = auto
         elif detections is not None and not callable(detections):
             raise ConfigError(f'track(detections={detections!r}) is neither a callable on the result nor "auto"')
@@ -201,7 +201,7 @@ class Track:
             return
         series.record_full((seconds, dtype, stored, None, None, None, None))
         if len(stored) > SMALL_PAYLOAD:
-            self.recorder.weigh(stored)
+            self.recorder.weigh(len(stored) * (FLOAT_IN_TUPLE if dtype is FLOATS else 1))
         if len(series.full) >= _MANY_FULL:
             self.recorder.fold_now(series)
 
@@ -266,9 +266,9 @@ class Track:
         return call
 
     def _report(self, call: Call, found: Any) -> None:
-        if type(found) is Detections:
+        if isinstance(found, Detections):
             call.detections(*found)
-        elif type(found) is list and found and type(found[0]) is Detections:
+        elif isinstance(found, Frames) or (isinstance(found, list) and found and isinstance(found[0], Detections)):
             for frame in found:
                 call.detections(*frame)
         else:

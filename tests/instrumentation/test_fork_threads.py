@@ -113,14 +113,14 @@ def test_threads_that_fork_at_once_leave_the_parent_able_to_fold(
 
     def fork_often() -> None:
         try:
-            for _ in range(25):
+            for _ in range(40):
                 with recorder.track(model="m"):
                     pass
                 assert in_child(lambda: totals(recorder, scrape)) == {}
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=fork_often) for _ in range(6)]
+    threads = [threading.Thread(target=fork_often) for _ in range(8)]
     usual = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     with warnings.catch_warnings():
@@ -132,4 +132,4 @@ def test_threads_that_fork_at_once_leave_the_parent_able_to_fold(
     sys.setswitchinterval(usual)
     assert errors == []
     assert not recorder.lock.locked()
-    assert scrape(recorder).value("inferences_total") == 150
+    assert scrape(recorder).value("inferences_total") == 320
