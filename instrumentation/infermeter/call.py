@@ -72,7 +72,8 @@ class Call:
             classes: n class indices or names.
             names: class index to name; by default those of `track(names=...)`, else the index is the name.
         """
-        if self._late():
+        if not self.open:
+            self.track.drop("late")
             return
         if type(confidences) is np.ndarray and confidences.dtype is FLOAT32:  # what most models return
             dtype, stored = "f", confidences.tobytes()  # type: str, bytes | tuple[float, ...]
