@@ -23,43 +23,37 @@ _OTHER = "<infermeter.track: coroutine or generator>"
 
 # `current` finds the call of a plain function by the file, the line and the local variables of this frame: the call is
 # open on the lines marked `inside`, and on no other.
-_FUNCTION = """
+_CALLED = """
+        @series = @track.series
+        if @series is None:
+            @series = @track.bind()
+        @outer = @innermost()
+        @series.start(None)
+        @started = @now()
+        try:
+            @result = @function({arguments})  # inside
+        except @BaseException as @error:
+            @end_failed(@series, @started, @now() - @started, @error)
+            raise
+"""
+
+_FUNCTION = f"""
 def @factory(
     @track, @end, @end_failed, @now, @innermost, @BaseException, @function
 ):
-    def {name}({parameters}):
-        @series = @track.series
-        if @series is None:
-            @series = @track.bind()
-        @outer = @innermost()
-        @series.start(None)
-        @started = @now()
-        try:
-            @result = @function({arguments})  # inside
-        except @BaseException as @error:
-            @end_failed(@series, @started, @now() - @started, @error)
-            raise
+    def {{name}}({{parameters}}):
+        {_CALLED}
         @end(@series, @started, @now() - @started)
         return @result
-    return {name}
+    return {{name}}
 """
 
-_READING_FUNCTION = """
+_READING_FUNCTION = f"""
 def @factory(
     @track, @end_reading, @end_failed, @unread, @detections, @now, @innermost, @Exception, @BaseException, @function
 ):
-    def {name}({parameters}):
-        @series = @track.series
-        if @series is None:
-            @series = @track.bind()
-        @outer = @innermost()
-        @series.start(None)
-        @started = @now()
-        try:
-            @result = @function({arguments})  # inside
-        except @BaseException as @error:
-            @end_failed(@series, @started, @now() - @started, @error)
-            raise
+    def {{name}}({{parameters}}):
+        {_CALLED}
         @seconds = @now() - @started
         try:
             @found = @detections(@result)  # inside
@@ -67,7 +61,7 @@ def @factory(
             @found = @unread(@error)
         @end_reading(@series, @started, @seconds, @found)
         return @result
-    return {name}
+    return {{name}}
 """
 
 for _template in (_FUNCTION, _READING_FUNCTION):
