@@ -65,7 +65,7 @@ class Recorder:
         self.folds = 0
         self._guard = self._new_guard()
         self.lock = _thread.allocate_lock()
-        self._tracks: dict[tuple[str, str], Track] = {}
+        self._tracks: dict[str, dict[str, Track]] = {}  # by version, then model: no tuple to make and hash
         self._costs: dict[tuple[str, str], CostModel] = {}
         self._declared: dict[tuple[str, str], Track] = {}
         self._declared_labels: dict[tuple[str, str], Labels] = {}
@@ -109,7 +109,7 @@ class Recorder:
         self._declared_labels.clear()
         self._service = None
 
-    def track(self, *, model: str, version: str = "", **options: Unpack[TrackOptions]) -> Track:
+    def track(self, model: str, version: str = "", **options: Unpack[TrackOptions]) -> Track:
         """Watch inferences of `model`: a decorator, and a context manager that gives the open `Call`.
 
         Args:
@@ -128,15 +128,15 @@ class Recorder:
         """
         if not options:
             try:
-                return self._tracks[model, version]
+                return self._tracks[version][model]
             except (KeyError, TypeError):
                 pass
         self._registry()
         track = Track.checked(self, model, version, **options)
         if track.cost is not None:
             self._set_cost(model, version, track.cost)
-        if not options and len(self._tracks) < _MOST_TRACKS:
-            track = self._tracks.setdefault((model, version), track)
+        if not options and sum(map(len, list(self._tracks.values()))) < _MOST_TRACKS:
+            track = self._tracks.setdefault(version, {}).setdefault(model, track)
         return track
 
     def current(self) -> Call:

@@ -321,5 +321,5 @@ def test_a_property_is_refused() -> None:
 
 def test_forgetting_the_call_is_told() -> None:
     """`@track` instead of `@track(model=...)`."""
-    with pytest.raises(TypeError):
-        infermeter.track(len)  # type: ignore[call-arg, arg-type]
+    with pytest.raises(ConfigError, match=r"^track\(model=<built-in function len>\) is not a non-empty string$"):
+        infermeter.track(len)  # type: ignore[arg-type]
