@@ -2,7 +2,7 @@
 # make test     the test suite, against the built wheel and a real Prometheus
 # make lint     ruff, mypy, and whether generated files are current
 # make bench    the benchmarks, with the promises that the README makes
-# make docs     regenerate docs/metrics.md
+# make docs     regenerate docs/metrics.md, docs/alerts.md, the rules, and the table in README.md
 # make test-all lint and test on every Python that is here, model frameworks, benchmarks
 
 PYTHON ?= python3
@@ -34,9 +34,11 @@ lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python docs/generate.py --check
+	$(BIN)/python rules/generate.py --check
 
 docs: $(VENV)/ready
 	$(BIN)/python docs/generate.py
+	$(BIN)/python rules/generate.py
 
 bench: $(VENV)/ready
 	$(BIN)/python benchmarks/overhead.py --check

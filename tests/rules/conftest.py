@@ -1,0 +1,59 @@
+"""The checker of Prometheus, and the rules as Prometheus reads them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    """Where promtool is; without it these tests are skipped, and in CI fail."""
+    found = shutil.which("promtool")
+    if found is None:
+        reason = "promtool is not installed: apt-get install --no-install-recommends prometheus"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    return found
+
+
+@pytest.fixture(scope="session")
+def rules() -> list[dict[str, Any]]:
+    """Every recording rule and every alert at every severity."""
+    text = (ROOT / "rules" / "inference.rules.yml").read_text(encoding="utf-8")
+    return [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+
+
+@pytest.fixture(scope="session")
+def alerts(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every alert at every severity."""
+    return [rule for rule in rules if "alert" in rule]
+
+
+@pytest.fixture(scope="session")
+def promises() -> list[dict[str, Any]]:
+    """The unit tests of the rules."""
+    text = (ROOT / "rules" / "inference.test.yml").read_text(encoding="utf-8")
+    return list(yaml.safe_load(text)["tests"])
+
+
+@pytest.fixture(scope="session")
+def thresholds() -> list[dict[str, Any]]:
+    """The rows of the table of thresholds."""
+    return list(yaml.safe_load((ROOT / "rules" / "thresholds.yaml").read_text(encoding="utf-8")))
+
+
+@pytest.fixture(scope="session")
+def queries() -> list[tuple[str, str]]:
+    """The name of a runbook and a query to paste, for each."""
+    found = []
+    for page in sorted((ROOT / "docs" / "runbooks").glob("*.md")):
+        blocks = page.read_text(encoding="utf-8").split("```promql\n")[1:]
+        found += [(page.stem, line) for block in blocks for line in block.split("```")[0].splitlines()]
+    return found

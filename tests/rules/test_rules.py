@@ -1,0 +1,131 @@
+"""The rules hold what they promise, and promise only what there is."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from infermeter.catalogue import FAMILIES
+
+ROOT = Path(__file__).parents[2]
+RULES = ROOT / "rules"
+SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count")}
+WORDS = {"and", "or", "unless", "offset", "bool", "by", "without", "on", "ignoring", "group_left", "group_right"}
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    """What a command says and how it ends."""
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+
+
+def exposed() -> set[str]:
+    """The names that the library's families have in Prometheus."""
+    return {name + suffix for name, family in FAMILIES.items() for suffix in SUFFIXES.get(family.kind, ("",))}
+
+
+def metrics(expression: str) -> set[str]:
+    """The metrics that an expression names: what is left without strings, matchers, ranges, label lists, functions."""
+    text = re.sub(r'"[^"]*"', "", expression)
+    text = re.sub(r"\{[^}]*\}|\[[^]]*\]", "", text)
+    text = re.sub(r"\b(by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)", " ", text)
+    text = re.sub(r"\boffset\s+\w+", "", text)
+    return set(re.findall(r"(?<![\w.:])[a-zA-Z_:][\w:]*\b(?!\s*\()", text)) - WORDS
+
+
+def severities(promises: list[dict[str, Any]], alert: str) -> list[set[str]]:
+    """The severities at which an alert is expected, for each moment at which it is looked at."""
+    cases = [case for promise in promises for case in promise.get("alert_rule_test", ()) if case["alertname"] == alert]
+    return [{fired["exp_labels"]["severity"] for fired in case.get("exp_alerts", ())} for case in cases]
+
+
+def test_prometheus_reads_the_rules(promtool: str, rules: list[dict[str, Any]]) -> None:
+    """`promtool check rules` finds every rule, and nothing to complain about."""
+    found = run(promtool, "check", "rules", RULES / "inference.rules.yml")
+    assert (found.returncode, found.stderr) == (0, "")
+    assert f"SUCCESS: {len(rules)} rules found" in found.stdout
+
+
+def test_rules_do_what_they_promise(promtool: str) -> None:
+    """`promtool test rules` confirms inference.test.yml."""
+    found = run(promtool, "test", "rules", RULES / "inference.test.yml")
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_generated_files_are_current() -> None:
+    """`rules/generate.py --check` names no stale file."""
+    found = run(sys.executable, RULES / "generate.py", "--check")
+    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+
+
+def test_every_alert_is_seen_firing_and_silent(alerts: list[dict[str, Any]], promises: list[dict[str, Any]]) -> None:
+    """Each severity of each alert fires in one test, and in one is not there."""
+    for alert in alerts:
+        seen = severities(promises, alert["alert"])
+        severity = alert["labels"]["severity"]
+        assert {severity in expected for expected in seen} == {True, False}, f"{alert['alert']}, {severity}"
+        assert set() in seen, f"{alert['alert']} is never wholly silent"
+
+
+def test_every_recorded_series_has_a_worked_out_value(
+    rules: list[dict[str, Any]], promises: list[dict[str, Any]]
+) -> None:
+    """No recording rule without a number that a person worked out."""
+    asked = {
+        name for promise in promises for case in promise.get("promql_expr_test", ()) for name in metrics(case["expr"])
+    }
+    assert {rule["record"] for rule in rules if "record" in rule} - asked == set()
+
+
+def test_thresholds_and_alerts_are_the_same(alerts: list[dict[str, Any]], thresholds: list[dict[str, Any]]) -> None:
+    """Each alert has one row of the table, each row one alert, and a reason."""
+    rows = sorted((row["name"], row["severity"], row["for"]) for row in thresholds)
+    assert sorted((alert["alert"], alert["labels"]["severity"], alert["for"]) for alert in alerts) == rows
+    assert [row["name"] for row in thresholds if not row.get("reason") or not row.get("unit")] == []
+
+
+def test_every_alert_says_what_is_wrong_and_where_to_read_on(alerts: list[dict[str, Any]]) -> None:
+    """A summary, a description with a value, and a runbook that exists."""
+    for alert in alerts:
+        notes = alert["annotations"]
+        assert sorted(notes) == ["description", "runbook_url", "summary"]
+        assert "$value" in notes["description"]
+        assert notes["runbook_url"] == f"docs/runbooks/{alert['alert']}.md"
+        assert (ROOT / notes["runbook_url"]).read_text(encoding="utf-8").startswith(f"# {alert['alert']}\n")
+
+
+def test_every_runbook_belongs_to_an_alert(alerts: list[dict[str, Any]], queries: list[tuple[str, str]]) -> None:
+    """No page of an alert that is gone, and none without a query to paste."""
+    pages = {page.stem for page in (ROOT / "docs" / "runbooks").glob("*.md")}
+    assert pages == {alert["alert"] for alert in alerts} == {page for page, _ in queries}
+
+
+def test_rules_ask_for_nothing_that_does_not_exist(rules: list[dict[str, Any]]) -> None:
+    """Every metric in an expression is in the catalogue or recorded here."""
+    known = exposed() | {rule["record"] for rule in rules if "record" in rule}
+    assert {name for rule in rules for name in metrics(rule["expr"])} - known == set()
+
+
+def test_runbooks_ask_for_nothing_that_does_not_exist(
+    promtool: str, rules: list[dict[str, Any]], queries: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    """Every query to paste parses, and names metrics that exist; `up` is Prometheus's own."""
+    known = exposed() | {rule["record"] for rule in rules if "record" in rule} | {"up"}
+    assert {(page, name) for page, query in queries for name in metrics(query)} == {
+        (page, name) for page, query in queries for name in metrics(query) & known
+    }
+    pasted = [{"record": f"query_{number}", "expr": query} for number, (_, query) in enumerate(queries)]
+    file = tmp_path / "queries.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": pasted}]}), encoding="utf-8")
+    found = run(promtool, "check", "rules", file)
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+def test_metrics_of_an_expression_are_found() -> None:
+    """The reader of expressions above sees names, and nothing but names."""
+    expression = 'sum by (a) (rate(b_total{c!="d e"}[5m] offset 1h)) / on (f) group_left (g) x:h:i > 0.5 and j == 1e3'
+    assert metrics(expression) == {"b_total", "x:h:i", "j"}
