@@ -1,9 +1,7 @@
-"""The checker of Prometheus, and the rules as Prometheus reads them."""
+"""The rules as Prometheus reads them."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +9,6 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="session")
-def promtool() -> str:
-    """Where promtool is; without it these tests are skipped, and in CI fail."""
-    found = shutil.which("promtool")
-    if found is None:
-        reason = "promtool is not installed: apt-get install --no-install-recommends prometheus"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    return found
 
 
 @pytest.fixture(scope="session")
