@@ -9,9 +9,12 @@ def detect(frame):
 infermeter.serve(8002)
 """
 
+from infermeter.cache import Cache
 from infermeter.call import Call, current
 from infermeter.cost import CostModel
 from infermeter.errors import ConfigError
+from infermeter.load import Load
+from infermeter.queue import Queue
 from infermeter.recorder import Recorder
 from infermeter.results import Detections
 from infermeter.server import Server
@@ -20,6 +23,12 @@ from infermeter.version import __version__
 
 _default = Recorder()
 track = _default.track
+load = _default.load
+queue = _default.queue
+cache = _default.cache
+model_info = _default.model_info
+model_memory = _default.model_memory
+model_accuracy = _default.model_accuracy
 configure = _default.configure
 serve = _default.serve
 asgi_app = _default.asgi_app
@@ -27,17 +36,26 @@ wsgi_app = _default.wsgi_app
 register = _default.register
 
 __all__ = [
+    "Cache",
     "Call",
     "ConfigError",
     "CostModel",
     "Detections",
+    "Load",
+    "Queue",
     "Recorder",
     "Server",
     "Track",
     "__version__",
     "asgi_app",
+    "cache",
     "configure",
     "current",
+    "load",
+    "model_accuracy",
+    "model_info",
+    "model_memory",
+    "queue",
     "register",
     "serve",
     "track",

@@ -27,3 +27,12 @@ SIZE_BYTES = (1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0, 4194304.0, 
 
 # Time to the first token or frame of a stream: what a person waits for, 5 ms to 30 s.
 FIRST_ITEM_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+# From 100 us (resizing an image) to 10 s (a prompt of a hundred thousand tokens): stages are parts of DURATION_SECONDS.
+STAGE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+# A small network from the page cache to a large one over the network; 30 s, where a cold start is too slow, is an edge.
+LOAD_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+
+# 1 ms (an idle worker takes it at once) to a minute; 5 s, from where a queue is too slow, is an edge.
+WAIT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)

@@ -1,14 +1,15 @@
 """The open inference: what user code reports to while it runs, and how that code finds it."""
 
-import math
 import sys
 from contextvars import ContextVar, Token
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from infermeter.arrays import FLOAT32, class_values, copied_floats, number
+from infermeter.arrays import FLOAT32, class_values, copied_floats
+from infermeter.class_names import printed
 from infermeter.observation import (
     FLOAT_IN_TUPLE,
     FLOATS,
@@ -128,6 +129,22 @@ class Call:
         if not self._late():
             self.fact().fallbacks += 1
 
+    def stage(self, name: str) -> "Stage":
+        """A context around a part of this inference: `with call.stage("preprocess"): ...`, also around an `await`.
+
+        Its time is recorded whenever it ends, also if it raises. Stages may repeat and nest; each counts for itself.
+        """
+        return Stage(self, name)
+
+    def staged(self, name: str, seconds: float) -> None:
+        """Report a stage that took so many seconds, measured by the caller."""
+        valid = None if self._late() else self._valid(seconds)
+        if valid is not None:
+            facts = self.fact()
+            if facts.stages is None:
+                facts.stages = []
+            facts.stages.append((printed(name), valid))
+
     def fact(self) -> Facts:
         """The rare facts of this call, for the library itself to write to."""
         if self.facts is None:
@@ -142,15 +159,7 @@ class Call:
 
     def _valid(self, value: float) -> float | None:
         """`value` if it is a finite number of 0 or more; what is refused is counted."""
-        try:
-            read = number(value)
-        except Exception as error:
-            self.track.refuse(error)
-            return None
-        if 0 <= read < math.inf:
-            return read
-        self.track.drop("negative" if -math.inf < read < 0 else "non_finite")
-        return None
+        return self.track.recorder.valid(value)
 
     def _classes(self, classes: Any, expected: int) -> tuple[str | None, bytes | tuple[object, ...] | None]:
         try:
@@ -163,6 +172,25 @@ class Call:
             return dtype, kept
         self.track.drop("length_mismatch", ValueError(f"{given} classes for {expected} confidences"), given)
         return None, None
+
+
+class Stage:
+    """A part of an inference, from the beginning of a `with` block to its end; made by `Call.stage`."""
+
+    __slots__ = ("_call", "_name", "_started")
+
+    def __init__(self, call: Call, name: str) -> None:
+        self._call = call
+        self._name = name
+
+    def __enter__(self) -> Self:
+        self._started = now()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._call.staged(self._name, now() - self._started)
 
 
 class _NoCall(Call):
@@ -183,6 +211,9 @@ class _NoCall(Call):
         pass
 
     def fallback(self) -> None:
+        pass
+
+    def staged(self, name: str, seconds: float) -> None:
         pass
 
 

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from infermeter import buckets
 
 SERVICE_LABELS = ("service", "model", "version")
+CACHE_LABELS = ("service", "cache")  # a cache may serve several models
 
 # What a series announces at 0 before its first error; see `failures.py` for what each kind means.
 ANNOUNCED_ERRORS = ("timeout", "cuda_oom", "cancelled", "other")
@@ -26,6 +27,8 @@ DROP_REASONS = {
     "device_array": "values lay on a GPU; reading them would have stalled it",
     "unrecognised_result": 'detections="auto" did not know the shape of a result',
     "extractor_error": "the detections= callable raised",
+    "above_one": "a score was above 1",
+    "not_waiting": "a queue was told that an item left which was not waiting in it",
     "late": "a fact was reported to a call that had ended",
     "internal": "the library itself failed",
 }
@@ -58,6 +61,13 @@ FAMILIES: dict[str, Family] = {
             "histogram",
             "Time from the start of a streaming inference to its first item (token, frame), in seconds.",
             edges=buckets.FIRST_ITEM_SECONDS,
+        ),
+        Family(
+            "inference_stage_duration_seconds",
+            "histogram",
+            "Time one stage of an inference took, in seconds.",
+            labels=(*SERVICE_LABELS, "stage"),
+            edges=buckets.STAGE_SECONDS,
         ),
         Family(
             "detection_confidence",
@@ -109,6 +119,34 @@ FAMILIES: dict[str, Family] = {
         ),
         Family("model_timeout_total", "counter", "Inferences that raised a timeout (also in model_errors_total)."),
         Family("model_fallback_total", "counter", "Inferences answered by a fallback instead of the model."),
+        Family(
+            "model_load_seconds",
+            "histogram",
+            "Time from the start of loading a model until it can answer, in seconds; failed loads are left out.",
+            edges=buckets.LOAD_SECONDS,
+        ),
+        Family("model_queue_length", "gauge", "Items that wait for the model now."),
+        Family(
+            "model_queue_wait_seconds",
+            "histogram",
+            "Time one item waited for the model, in seconds.",
+            edges=buckets.WAIT_SECONDS,
+        ),
+        Family(
+            "model_info",
+            "info",
+            "What the model runs on: device, execution provider, file format.",
+            labels=(*SERVICE_LABELS, "device", "provider", "format"),
+        ),
+        Family(
+            "model_memory_usage_bytes",
+            "gauge",
+            "Memory that the model holds, by device, in bytes.",
+            labels=(*SERVICE_LABELS, "device"),
+        ),
+        Family("model_accuracy_score", "gauge", "How good the model is by the measure of its service, 0 to 1."),
+        Family("cache_hits_total", "counter", "Look-ups that found their answer in the cache.", labels=CACHE_LABELS),
+        Family("cache_misses_total", "counter", "Look-ups that found nothing in the cache.", labels=CACHE_LABELS),
         Family(
             "infermeter_build_info",
             "info",

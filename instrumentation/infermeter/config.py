@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from infermeter.catalogue import FAMILIES
 from infermeter.cost import CostModel
 from infermeter.errors import ConfigError
-from infermeter.guard import DEFAULT_SERIES
+from infermeter.guard import DEFAULT_SERIES, GUARDED
 from infermeter.observation import Names
 
 log = logging.getLogger("infermeter")
@@ -25,7 +25,6 @@ UNKNOWN_SERVICE = "unknown_service"
 _SERVICE_VARIABLES = ("INFERMETER_SERVICE", "OTEL_SERVICE_NAME")
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _OWN_LABELS = {label for family in FAMILIES.values() for label in family.labels} | {"le", "quantile"}
-_GUARDED = ("model", "version", "class", "error_type")
 
 
 class Options(TypedDict, total=False):
@@ -192,10 +191,10 @@ def _encodable(text: str) -> bool:
 
 def _max_label_values(value: object) -> dict[str, int]:
     if not isinstance(value, Mapping):
-        value = dict.fromkeys(_GUARDED, value)
+        value = dict.fromkeys(GUARDED, value)
     for name, limit in value.items():
-        if name not in _GUARDED:
-            raise ConfigError(f"max_label_values={{{name!r}: ...}} limits no label{_guess(str(name), _GUARDED)}")
+        if name not in GUARDED:
+            raise ConfigError(f"max_label_values={{{name!r}: ...}} limits no label{_guess(str(name), GUARDED)}")
         _limit(f"max_label_values={{{name!r}: {limit!r}}}", limit)
     return dict(value)
 

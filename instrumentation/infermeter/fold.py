@@ -10,12 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infermeter.arrays import number
+from infermeter.catalogue import FAMILIES
 from infermeter.class_names import class_name, printed
 from infermeter.guard import Guard
+from infermeter.meter import Meter
 from infermeter.observation import FLOATS, OBJECTS, STRIDE, WIDTHS, Facts, Frame
 from infermeter.series import Series
 
 Drop = Callable[[str, BaseException | None, int], None]
+
+STAGES = "inference_stage_duration_seconds"
+# What is told outside inferences: by whom, the family, the value of its own label, the number.
+Note = tuple[Meter, str, str, float]
 
 # Tuples of up to this length get a compiled packer of their own, kept for ever: two kilobytes each at most.
 _LONGEST_PACKER = 1024
@@ -53,6 +59,21 @@ def fold(series: Series, guard: Guard, drop: Drop) -> None:
             _fold_full(series, guard, drop, full)
         except Exception as error:  # names and classes are the user's objects: one must not take a scrape with it
             drop("internal", error, len(full) // STRIDE)
+
+
+def fold_notes(notes: list[Note], guard: Guard) -> None:
+    """Move what was told outside inferences into totals. The caller holds the fold lock."""
+    grouped: defaultdict[tuple[Series, str, str], list[float]] = defaultdict(list)
+    for meter, family, own, value in notes:
+        series = meter.series or meter.bind()
+        if own:
+            own = guard.admit_child(family, series.labels, FAMILIES[family].labels[-1], own)  # noqa: PLW2901
+        grouped[series, family, own].append(value)
+    for (series, family, own), values in grouped.items():
+        if FAMILIES[family].kind == "gauge":
+            series.totals.gauges[family, own] = values[-1]
+        else:
+            series.totals.histogram(family, own).add_checked(np.array(values, dtype=np.float64))
 
 
 def take(items: list[Any]) -> list[Any]:
@@ -99,23 +120,26 @@ def _fold_full(series: Series, guard: Guard, drop: Drop, records: list[Any]) -> 
 
 def _fold_facts(series: Series, guard: Guard, facts: list[Facts]) -> None:
     counters = series.totals.counters
-    sizes: defaultdict[str, list[float]] = defaultdict(list)
+    sizes: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     for fact in facts:
         if fact.error is not None:
             kind = guard.admit_child("model_errors_total", series.labels, "error_type", fact.error)
             counters["model_errors_total", kind] += 1
             counters["model_timeout_total", ""] += fact.error == "timeout"
         if fact.batch_size is not None:
-            sizes["inference_batch_size"].append(fact.batch_size)
+            sizes["inference_batch_size", ""].append(fact.batch_size)
         if fact.input_size is not None:
-            sizes["inference_input_size_bytes"].append(fact.input_size)
+            sizes["inference_input_size_bytes", ""].append(fact.input_size)
         if fact.first_item is not None:
-            sizes["inference_time_to_first_item_seconds"].append(fact.first_item)
+            sizes["inference_time_to_first_item_seconds", ""].append(fact.first_item)
+        for stage, seconds in fact.stages or ():
+            name = guard.admit_child(STAGES, series.labels, "stage", stage)
+            sizes[STAGES, name].append(seconds)
         counters["inference_tokens_total", "prompt"] += fact.prompt_tokens
         counters["inference_tokens_total", "completion"] += fact.completion_tokens
         counters["model_fallback_total", ""] += fact.fallbacks
-    for family, values in sizes.items():
-        series.totals.histogram(family).add_checked(np.array(values, dtype=np.float64))
+    for key, values in sizes.items():
+        series.totals.histogram(*key).add_checked(np.array(values, dtype=np.float64))
 
 
 def _fold_confidences(series: Series, drop: Drop, dtypes: list[Any], payloads: list[Any]) -> int:

@@ -8,6 +8,7 @@ from infermeter.catalogue import ANNOUNCED_ERRORS
 REST = "_other"
 # The error types that do not fit are counted under a value that every series announces at 0.
 _REST_OF = {"error_type": "other"}
+GUARDED = ("model", "version", "class", "error_type", "stage", "device", "cache")
 DEFAULT_VALUES = 100
 DEFAULT_SERIES = 1000
 
@@ -40,7 +41,7 @@ class Guard:
         table = self._admitted[label]
         if not value or value in table:
             return value
-        value = _encodable(value)
+        value = encodable(value)
         if value in table or len(table) < self._values.get(label, DEFAULT_VALUES):
             table[value] = None
             return value
@@ -49,7 +50,7 @@ class Guard:
 
     def admit_base(self, service: str, model: str, version: str) -> tuple[str, str, str]:
         """The labels of a series, folded where the values run out, and `version` where the series run out."""
-        key = (_encodable(service), self.admit("model", model), self.admit("version", version))
+        key = (encodable(service), self.admit("model", model), self.admit("version", version))
         if key not in self._bases and len(self._bases) >= self._series:
             self._folded("version")
             key = (*key[:2], REST)
@@ -71,6 +72,6 @@ class Guard:
         return admitted
 
 
-def _encodable(value: str) -> str:
+def encodable(value: str) -> str:
     """`value` without lone surrogates, which no exposition format can carry."""
     return value.encode("utf-8", "replace").decode()

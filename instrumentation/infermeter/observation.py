@@ -58,11 +58,13 @@ class Facts:
         "frames",
         "input_size",
         "prompt_tokens",
+        "stages",
     )
 
     def __init__(self) -> None:
         self.error: str | None = None  # the error_type of the exception that ended the call
         self.frames: list[Frame] | None = None  # second and later frames; the first lies in the record
+        self.stages: list[tuple[str, float]] | None = None  # name and seconds of each stage that ended
         self.batch_size: float | None = None  # items
         self.input_size: float | None = None  # bytes
         self.first_item: float | None = None  # seconds from the start to the first item

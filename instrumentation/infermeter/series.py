@@ -2,13 +2,16 @@
 
 from collections import defaultdict
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from infermeter.call import LOCAL_STARTED, Call
 from infermeter.catalogue import ANNOUNCED_ERRORS, TOKEN_TYPES
 from infermeter.cost import CostModel
 from infermeter.histogram import Histogram
 from infermeter.observation import NO_FRAME
+
+if TYPE_CHECKING:
+    from infermeter.queue import Queue
 
 LOCAL_TRACK = "_infermeter_track"
 
@@ -24,9 +27,13 @@ class Labels(NamedTuple):
 class Totals:
     """What has been counted: the sample values of a series.
 
+    Keys are a family's name and the value of its own label ("" where it has none).
+
     Attributes:
-        counters: family name and value of its own label ("" where it has none) to the count.
-        histograms: family name to its histogram; a family that was never observed nor announced is absent.
+        counters: to the count.
+        gauges: to the latest value.
+        histograms: to the histogram; one that was never observed nor announced is absent.
+        info: device, provider and format of the model, once somebody told.
         started: calls of plain functions that began, and calls of everything else that ended.
     """
 
@@ -34,21 +41,16 @@ class Totals:
         self._edges = edges
         self.started = 0
         self.counters: defaultdict[tuple[str, str], float] = defaultdict(float)
-        for family in ("inferences_total", "model_timeout_total", "model_fallback_total"):
-            self.counters[family, ""] = 0
-        for kind in ANNOUNCED_ERRORS:
-            self.counters["model_errors_total", kind] = 0
-        for kind in TOKEN_TYPES:
-            self.counters["inference_tokens_total", kind] = 0
-        self.histograms: dict[str, Histogram] = {}
-        self.histogram("inference_duration")
+        self.gauges: dict[tuple[str, str], float] = {}
+        self.histograms: dict[tuple[str, str], Histogram] = {}
+        self.info: tuple[str, str, str] | None = None
 
-    def histogram(self, family: str) -> Histogram:
-        """The histogram of `family`, made at first use."""
-        histogram = self.histograms.get(family)
+    def histogram(self, family: str, own: str = "") -> Histogram:
+        """The histogram of `family` for the value of its own label, made at first use."""
+        histogram = self.histograms.get((family, own))
         if histogram is None:
             # setdefault: an inferring thread may announce a family while another one folds.
-            histogram = self.histograms.setdefault(family, Histogram(self._edges[family]))
+            histogram = self.histograms.setdefault((family, own), Histogram(self._edges[family]))
         return histogram
 
 
@@ -66,6 +68,8 @@ class Series:
         bare, left: bare records of plain functions, and of everything else.
         full: full records; everything else but plain functions adds to `opened` then, not before.
         on_stack_calls: frame of a wrapper to the call that `current` gave to code under it.
+        queues: what waits for this model.
+        infers: whether inferences are watched here; a process may only load a model, or only queue for it.
     """
 
     __slots__ = (
@@ -73,12 +77,14 @@ class Series:
         "cost",
         "enter",
         "full",
+        "infers",
         "labels",
         "leave",
         "left",
         "on_stack_calls",
         "open",
         "opened",
+        "queues",
         "record_bare",
         "record_full",
         "record_left",
@@ -86,9 +92,11 @@ class Series:
         "totals",
     )
 
-    def __init__(self, labels: Labels, edges: dict[str, tuple[float, ...]], cost: CostModel | None) -> None:
+    def __init__(self, labels: Labels, edges: dict[str, tuple[float, ...]]) -> None:
         self.labels = labels
-        self.cost = cost
+        self.cost: CostModel | None = None
+        self.infers = False
+        self.queues: dict[Queue, None] = {}
         self.opened: list[None] = []
         self.bare: list[float] = []
         self.left: list[float] = []
@@ -102,8 +110,23 @@ class Series:
         self.record_left = self.left.append
         self.record_full = self.full.extend
         self.totals = Totals(edges)
+
+    def announce_inferences(self, cost: CostModel | None) -> None:
+        """Expose the counters of inferences before the first one, and take its price; the first one counts."""
+        if self.infers:
+            return
+        self.cost = cost
+        counters = self.totals.counters
+        for family in ("inferences_total", "model_timeout_total", "model_fallback_total"):
+            counters.setdefault((family, ""), 0)
+        for kind in ANNOUNCED_ERRORS:
+            counters.setdefault(("model_errors_total", kind), 0)
+        for kind in TOKEN_TYPES:
+            counters.setdefault(("inference_tokens_total", kind), 0)
+        self.totals.histogram("inference_duration")
         if cost is not None:
             self.totals.histogram("inference_cost")
+        self.infers = True
 
     def announce_detections(self) -> None:
         """Expose the histograms of detections before the first one."""

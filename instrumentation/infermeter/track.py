@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from numpy import ndarray
 
-from infermeter.arrays import FLOAT32, DeviceArrayError
+from infermeter.arrays import FLOAT32
 from infermeter.call import Call, enter_context, innermost, innermost_open, leave_context, now
+from infermeter.class_names import announced_names
 from infermeter.config import cost_model
 from infermeter.cost import CostModel
 from infermeter.errors import ConfigError
 from infermeter.failures import error_type
+from infermeter.meter import Meter, named
 from infermeter.observation import FLOAT_IN_TUPLE, FLOATS, NO_FRAME, SMALL_PAYLOAD, STRIDE, Names
-from infermeter.results import Detections, Frames, UnrecognisedError, auto
+from infermeter.results import Detections, Frames, auto
 from infermeter.series import Series
 from infermeter.wrap import wrap
 
 if TYPE_CHECKING:
-    from infermeter.recorder import Recorder
+    from infermeter.ledger import Ledger
 
 T = TypeVar("T")
 
@@ -30,18 +32,18 @@ _MANY_FULL = 256 * STRIDE
 UNREAD = object()
 
 
-class Track:
+class Track(Meter):
     """Watches one model: reusable, shareable between threads and tasks, nestable; made by `track`.
 
     Each call of what it decorates, and each entry of its `with` block, is an inference of its own. The watched code
     keeps its signature, its results and its exceptions.
     """
 
-    __slots__ = ("__weakref__", "cost", "detections", "model", "names", "recorder", "series", "stream", "version")
+    __slots__ = ("cost", "detections", "names", "stream")
 
     def __init__(
         self,
-        recorder: "Recorder",
+        recorder: "Ledger",
         *,
         model: str,
         version: str,
@@ -50,19 +52,16 @@ class Track:
         cost: CostModel | None,
         stream: str,
     ) -> None:
-        self.recorder = recorder
-        self.model = model
-        self.version = version
+        super().__init__(recorder, model, version)
         self.detections = detections
         self.names = names
         self.cost = cost
         self.stream = stream
-        self.series: Series | None = None  # bound at the first call
 
     @classmethod
     def checked(
         cls,
-        recorder: "Recorder",
+        recorder: "Ledger",
         model: object,
         version: object,
         *,
@@ -81,10 +80,7 @@ class Track:
             raise ConfigError(
                 f"track() has no option {name!r}, expected one of model, version, detections, names, cost, stream"
             )
-        if not isinstance(model, str) or not model:
-            raise ConfigError(f"track(model={model!r}) is not a non-empty string")
-        if not isinstance(version, str):
-            raise ConfigError(f"track(version={version!r}) is not a string")
+        model, version = named("track", model, version)
         if not isinstance(stream, str) or stream not in {"call", "item"}:
             raise ConfigError(f'track(stream={stream!r}) is neither "call" nor "item"')
         if names is not None and (isinstance(names, str) or not {"__getitem__", "__len__"} <= set(dir(names))):
@@ -207,10 +203,13 @@ class Track:
 
     # The rest is off the hot path.
 
-    def bind(self) -> Series:
-        """The series to record in, found at the first call."""
-        series = self.series = self.recorder.bind(self)
-        return series
+    def announce(self, series: Series) -> None:
+        """Show in `series` the zeros of inferences, and of the detections and classes that are expected."""
+        series.announce_inferences(self.recorder.price(self))
+        if self.detections is not None:
+            series.announce_detections()
+        for name in announced_names(self.names):
+            self.recorder.announce_class(series, name)
 
     def fail(self, call: Call, error: BaseException, seconds: float) -> None:
         """End `call` with the exception that its code raised; its detections do not count."""
@@ -249,11 +248,7 @@ class Track:
 
     def refuse(self, error: Exception, reason: str = "unreadable") -> None:
         """Count an observation that could not be read because of `error`."""
-        if isinstance(error, DeviceArrayError):
-            reason = "device_array"
-        elif isinstance(error, UnrecognisedError):
-            reason = "unrecognised_result"
-        self.drop(reason, error)
+        self.recorder.refuse(error, reason)
 
     def _call(self, series: Series, started: float) -> Call:
         call = Call()

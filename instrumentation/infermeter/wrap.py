@@ -7,6 +7,7 @@ frameworks, type hints given as strings) sees the original: the globals, default
 
 import functools
 import inspect
+from collections.abc import Callable
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +122,22 @@ def @factory(@drive, @track, @BaseException, @GeneratorExit, @StopAsyncIteration
 """
 
 
+# What happens once or twice in the life of a process: only success is told, to `record`.
+_TIMED = """
+def @factory(@record, @now, @function):
+    def {name}({parameters}):
+        @started = @now()
+        @result = @function({arguments})
+        @record(@now() - @started)
+        return @result
+    return {name}
+"""
+
+_TIMED_COROUTINE = _TIMED.replace("    def {name}", "    async def {name}").replace(
+    "= @function(", "= await @function("
+)
+
+
 def wrap(track: "Track", function: Any) -> Any:
     """`function` watched by `track`; a static or class method stays one.
 
@@ -129,13 +146,7 @@ def wrap(track: "Track", function: Any) -> Any:
     """
     if isinstance(function, (staticmethod, classmethod)):
         return type(function)(wrap(track, function.__func__))
-    if isinstance(function, type):
-        message = f"track() got the class {function.__name__}, expected a function: decorate the method that infers"
-        raise ConfigError(message)
-    if not callable(function):
-        message = f"track() got {function!r} ({type(function).__name__}), expected a function or another callable"
-        raise ConfigError(message)
-    called = function if isinstance(function, FunctionType) else type(function).__call__
+    called = _called("track", function)
     names = {
         "track": track,
         "function": function,
@@ -157,14 +168,52 @@ def wrap(track: "Track", function: Any) -> Any:
         "end_failed": track.end_failed,
     }
     items = track.stream == "item"
-    if inspect.isasyncgenfunction(function) or inspect.isasyncgenfunction(called):
+    kind = _kind(function, called)
+    if kind == "asynchronous generator":
         return _build(_ASYNC_GENERATOR, function, names | {"drive": adrive_items if items else adrive})
-    if inspect.isgeneratorfunction(function) or inspect.isgeneratorfunction(called):
+    if kind == "generator":
         return _build(_GENERATOR, function, names | {"drive": drive_items if items else drive})
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called):
+    if kind == "coroutine":
         read = "@read(@call, @result)" if track.detections is not None else ""
         return _build(_COROUTINE, function, names, read=read)
     return _build(_FUNCTION if track.detections is None else _READING_FUNCTION, function, names)
+
+
+def timed(record: Callable[[float], None], function: Any, verb: str) -> Any:
+    """`function`, whose seconds are told to `record` each time it returns; a static or class method stays one.
+
+    Raises:
+        ConfigError: not a callable, a class, or a generator.
+    """
+    if isinstance(function, (staticmethod, classmethod)):
+        return type(function)(timed(record, function.__func__, verb))
+    kind = _kind(function, _called(verb, function))
+    if kind.endswith("generator"):
+        raise ConfigError(f"{verb}() got the {kind} {function!r}, expected a function or coroutine that returns")
+    names = {"record": record, "now": now, "function": function}
+    return _build(_TIMED_COROUTINE if kind == "coroutine" else _TIMED, function, names)
+
+
+def _called(verb: str, function: Any) -> Any:
+    """The function that runs when `function` is called."""
+    if isinstance(function, type):
+        does = {"track": "infers", "load": "loads"}[verb]
+        message = f"{verb}() got the class {function.__name__}, expected a function: decorate the method that {does}"
+        raise ConfigError(message)
+    if not callable(function):
+        message = f"{verb}() got {function!r} ({type(function).__name__}), expected a function or another callable"
+        raise ConfigError(message)
+    return function if isinstance(function, FunctionType) else type(function).__call__
+
+
+def _kind(function: Any, called: Any) -> str:
+    if inspect.isasyncgenfunction(function) or inspect.isasyncgenfunction(called):
+        return "asynchronous generator"
+    if inspect.isgeneratorfunction(function) or inspect.isgeneratorfunction(called):
+        return "generator"
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called):
+        return "coroutine"
+    return "function"
 
 
 def _build(template: str, function: Any, names: dict[str, object], **words: str) -> Any:

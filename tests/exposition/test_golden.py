@@ -142,7 +142,36 @@ def folded() -> Recorder:
     return recorder
 
 
-SERVICES = {service.__name__: service for service in (zeros, vision, llm, errors, labels, folded)}
+def serving() -> Recorder:
+    """What a model is and how it is served: loads, a queue, stages, a cache, memory, accuracy, and another model."""
+    recorder = Recorder(service="gate", registry=CollectorRegistry(), labels={"site": "köln"})
+    recorder.model_info("yolov8m", "8.3", device="cpu", provider="AzureExecutionProvider", format="onnx")
+    recorder.model_info("yolov8m", "8.3", device="cuda:0", provider="CUDAExecutionProvider", format="onnx")
+    for seconds in (1.5, 30, 700):
+        recorder.load("yolov8m", "8.3").loaded(seconds)
+    for device, size in (("cpu", 1024), ("cuda:0", 2048), ("cuda:0", 4096)):
+        recorder.model_memory("yolov8m", size, "8.3", device=device)
+    recorder.model_accuracy("yolov8m", 0.9375, "8.3")
+    queue = recorder.queue("yolov8m", "8.3")
+    for _ in range(3):
+        queue.put()
+    recorder.note(queue, "model_queue_wait_seconds", "", 0.25)
+    recorder.note(queue, "model_queue_wait_seconds", "", 5.0)
+    recorder.cache("embeddings")
+    cache = recorder.cache("frames")
+    cache.hit(3)
+    cache.miss()
+
+    def stages(call: Call) -> None:
+        for name, seconds in (("preprocess", 0.001), ("inference", 0.0078125), ("inference", 0.5)):
+            call.staged(name, seconds)
+
+    infer(recorder.track(model="yolov8m", version="8.3"), 0.51, stages)
+    recorder.queue("waited-for-elsewhere")
+    return recorder
+
+
+SERVICES = {service.__name__: service for service in (zeros, vision, llm, errors, labels, folded, serving)}
 
 
 @pytest.fixture(params=SERVICES)

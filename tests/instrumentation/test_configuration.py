@@ -68,8 +68,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"max_series": 0}, "max_series=0 is not a whole number of 1 or more"),
     ({"max_label_values": 1.5}, "max_label_values={'model': 1.5} is not a whole number of 1 or more"),
     (
-        {"max_label_values": {"service": 5}},
-        "max_label_values={'service': ...} limits no label, expected one of class, error_type, model, version",
+        {"max_label_values": {"region": 5}},
+        "max_label_values={'region': ...} limits no label, did you mean 'version'?",
     ),
 ]
 

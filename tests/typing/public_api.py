@@ -63,6 +63,8 @@ def inside() -> None:
         call.input_size(1024)
         call.tokens(prompt=120, completion=48)
         call.fallback()
+        with call.stage("preprocess"):
+            pass
     infermeter.current().tokens(completion=48)
 
 
@@ -87,6 +89,35 @@ infermeter.configure(servce="a")  # type: ignore[call-arg]
 
 with infermeter.serve(0) as server:
     assert_type(server.port, int)
+
+
+@infermeter.load(model="yolov8m", version="8.3")
+def load_net(path: str) -> bytes:
+    return path.encode()
+
+
+assert_type(load_net("yolov8m.pt"), bytes)
+load_net(1)  # type: ignore[arg-type]
+
+with infermeter.load(model="yolov8m"):
+    pass
+
+waiting = infermeter.queue(model="yolov8m")
+ticket = waiting.put()
+waiting.get(ticket)
+waiting.get()
+waiting.discard(ticket)
+with waiting.wait():
+    pass
+
+frames = infermeter.cache("frames")
+frames.hit()
+frames.miss(3)
+
+infermeter.model_info("yolov8m", "8.3", device="cuda:0", provider="CUDAExecutionProvider", format="onnx")
+infermeter.model_info("yolov8m", colour="red")  # type: ignore[call-arg]
+infermeter.model_memory("yolov8m", 52_000_000, device="cuda:0")
+infermeter.model_accuracy(model="yolov8m", score=0.93, version="8.3")
 
 recorder = infermeter.Recorder(service="mine", registry=CollectorRegistry())
 assert_type(recorder.track(model="a"), infermeter.Track)

@@ -1,0 +1,345 @@
+"""The ledger: every series of a process, folded on a timer, at a scrape, and inline only when memory demands it."""
+
+import _thread
+import logging
+import math
+import os
+import sys
+import time
+import weakref
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar, cast
+
+from prometheus_client import Metric
+
+from infermeter import fork
+from infermeter.arrays import DeviceArrayError, number
+from infermeter.call import now
+from infermeter.catalogue import DROP_REASONS
+from infermeter.config import Settings, environment_service, strict
+from infermeter.cost import CostModel
+from infermeter.errors import ConfigError
+from infermeter.exposition import expose
+from infermeter.fold import Note, fold, fold_notes, take
+from infermeter.guard import GUARDED, Guard
+from infermeter.meter import Meter
+from infermeter.queue import Queue
+from infermeter.results import UnrecognisedError
+from infermeter.series import Labels, Series
+from infermeter.track import Track
+
+log = logging.getLogger("infermeter")
+
+M = TypeVar("M", bound=Meter)
+
+# A service under 256 inferences a second is folded by the timer only, never by the threads that infer.
+_FOLD_EVERY_SECONDS = 1.0
+# A scrape that cannot have the lock for so long answers with the last totals instead of hanging.
+_SCRAPE_WAITS_SECONDS = 5.0
+# Prices that are remembered by model.
+_MOST_COSTS = 1024
+# What may wait for a fold in payloads of more than SMALL_PAYLOAD each.
+_PENDING_BYTES = 8 * 1024 * 1024
+# What may wait for a fold besides inferences, of each kind.
+_PENDING = 256
+
+
+class Ledger:
+    """What one process has recorded: meters write to it, a scrape reads it.
+
+    Args:
+        settings: validated options; `reset` changes them while nothing is recorded.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.pending_bytes = 0
+        self.series: dict[Labels, Series] = {}
+        self.caches: defaultdict[tuple[str, str], float] = defaultdict(float)  # by family and cache
+        self.dropped: Counter[str] = Counter(dict.fromkeys(DROP_REASONS, 0))
+        self.folded: Counter[str] = Counter(dict.fromkeys(GUARDED, 0))
+        self.fold_seconds = 0.0
+        self.folds = 0
+        self._guard = self._new_guard()
+        self.lock = _thread.allocate_lock()
+        self._costs: dict[tuple[str, str], CostModel] = {}
+        self._declared: dict[tuple[type[Meter], str, str], Meter] = {}
+        self._declared_labels: dict[tuple[str, str], Labels] = {}
+        self._blank: dict[Labels, Series] = {}
+        self._bound: weakref.WeakSet[Meter] = weakref.WeakSet()
+        self._service: str | None = None
+        self._cache_notes: list[tuple[str, str, float]] = []
+        self._notes: list[Note] = []
+        self._drops: list[tuple[str, int]] = []
+        self._label_folds: list[str] = []
+        self._logged: set[tuple[str, str]] = set()
+        self._timer_runs = False
+        fork.watch(self)
+
+    def reset(self, settings: Settings) -> None:
+        """Take other settings, while nothing is recorded."""
+        self.settings = settings
+        self._guard = self._new_guard()
+        self._declared_labels.clear()
+        self._blank.clear()
+        self._service = None
+
+    # --- what meters call --------------------------------------------------------------------------------------
+
+    def declare(self, meter: Meter) -> None:
+        """Expose what `meter` announces before its first record; the latest of a kind and model counts."""
+        if len(self._declared) < self.settings.max_series:
+            self._declared[type(meter), meter.model, meter.version] = meter
+
+    def meter(self, kind: type[M], model: str, version: str) -> M:
+        """The meter of a kind and model, declared, and the same one wherever it is asked for."""
+        meter = self._declared.get((kind, model, version))
+        if meter is None:
+            meter = kind(self, model, version)
+            if len(self._declared) < self.settings.max_series:
+                meter = self._declared.setdefault((kind, model, version), meter)
+        return cast("M", meter)
+
+    def bind(self, meter: Meter) -> Series:
+        """The series of `meter`, made at its first record. Takes no lock and never raises."""
+        labels = self._labels(meter)
+        series = self.series.get(labels)
+        if series is None:
+            # What was announced is gone on with, so that a scrape that reads it meanwhile misses nothing.
+            series = self.series.setdefault(labels, self._blank.pop(labels, self._new_series(labels)))
+            self.start_timer()
+        self._show(meter, series)
+        self._bound.add(meter)
+        return series
+
+    def note(self, meter: Meter, family: str, own: str, value: float) -> None:
+        """Record a number outside any inference, under the value of the family's own label ("" if it has none)."""
+        self._notes.append((meter, family, own, value))
+        if len(self._notes) >= _PENDING:
+            self.fold_now()
+
+    def note_cache(self, family: str, name: str, count: float) -> None:
+        """Record so many look-ups in a cache."""
+        valid = self.valid(count)
+        if valid is not None:
+            self._cache_notes.append((family, name, valid))
+            if len(self._cache_notes) >= _PENDING:
+                self.fold_now()
+
+    def announce_class(self, series: Series, name: str) -> None:
+        """Expose the zero of a class before its first detection."""
+        admitted = self._guard.admit_child("detections_total", series.labels, "class", name)
+        series.totals.counters.setdefault(("detections_total", admitted), 0)
+
+    def price(self, track: Track) -> CostModel | None:
+        """What inferences of `track` cost."""
+        return self._costs.get((track.model, track.version)) or track.cost or self.settings.cost
+
+    def set_cost(self, model: str, version: str, cost: CostModel) -> None:
+        """Take the prices of a model, the same wherever it is tracked.
+
+        Raises:
+            ConfigError: it has others already.
+        """
+        if len(self._costs) >= _MOST_COSTS:  # request ids as models: each track keeps its own
+            return
+        given = self._costs.setdefault((model, version), cost)
+        if given != cost:
+            raise ConfigError(
+                f"track(model={model!r}, version={version!r}, cost={cost!r}) is the second price of one model, "
+                f"expected {given!r} as before"
+            )
+
+    def service(self) -> str:
+        """The name of the service, settled at the first record."""
+        if self._service is None:
+            self._service = self.settings.service or environment_service()
+        return self._service
+
+    def valid(self, value: object) -> float | None:
+        """`value` as a number if it is a finite one of 0 or more; what is refused is counted."""
+        try:
+            read = number(value)
+        except Exception as error:
+            self.refuse(error)
+            return None
+        if 0 <= read < math.inf:
+            return read
+        self.drop("negative" if -math.inf < read < 0 else "non_finite")
+        return None
+
+    def refuse(self, error: Exception, reason: str = "unreadable") -> None:
+        """Count an observation that could not be read because of `error`."""
+        if isinstance(error, DeviceArrayError):
+            reason = "device_array"
+        elif isinstance(error, UnrecognisedError):
+            reason = "unrecognised_result"
+        self.drop(reason, error)
+
+    def drop(self, reason: str, error: BaseException | None = None, count: int = 1) -> None:
+        """Count refused observations, and log the first of each kind; raise instead where INFERMETER_STRICT is set."""
+        if strict():
+            raise error if error is not None else ValueError(DROP_REASONS[reason])
+        self._drops.append((reason, count))
+        if len(self._drops) >= _PENDING:
+            self.fold_now()
+        kind = (reason, type(error).__name__)
+        if kind not in self._logged:
+            self._logged.add(kind)
+            detail = f" ({type(error).__name__}: {error})" if error is not None else ""
+            log.warning(
+                "dropped an observation: %s%s; further ones are only counted in "
+                'infermeter_observations_dropped_total{reason="%s"}',
+                DROP_REASONS[reason],
+                detail,
+                reason,
+            )
+
+    def weigh(self, payload: int) -> None:
+        """Keep what waits for a fold within bounds, now that `payload` bytes are added."""
+        # Without a lock: racing threads may lose a few bytes, and every fold sets it right.
+        self.pending_bytes += payload
+        if self.pending_bytes > _PENDING_BYTES:
+            self.fold_now()
+
+    def fold_now(self, series: Series | None = None) -> None:
+        """Fold `series`, or all, on the calling path: only if nobody else is folding, never waiting."""
+        lock = self.lock  # a fork in the middle, by the user's own objects, gives the child another
+        if lock.acquire(blocking=False):
+            try:
+                self._fold(series)
+            finally:
+                lock.release()
+
+    # --- what a scrape calls -----------------------------------------------------------------------------------
+
+    def fold(self) -> None:
+        """Fold everything that was recorded, so that totals and metrics are complete."""
+        with self._all_folded():
+            pass
+
+    def collect(self) -> list[Metric]:
+        """Every family with its samples, consistent with each other."""
+        with self._all_folded():
+            return list(expose(self))
+
+    def announced(self) -> dict[Labels, Series]:
+        """Series of declared meters that recorded nothing; what the others announce is shown where they record."""
+        for meter in list(self._declared.values()):
+            key = (meter.model, meter.version)
+            labels = self._declared_labels.get(key)
+            if labels is None:
+                labels = self._declared_labels[key] = self._labels(meter)
+            series = self.series.get(labels)
+            if series is None:
+                series = self._blank.setdefault(labels, self._new_series(labels))
+            self._show(meter, series)
+        return dict(self._blank)
+
+    def waits(self) -> bool:
+        """Whether a fold has something to do."""
+        other = self._notes or self._cache_notes
+        return bool(other) or any(series.waits() for series in list(self.series.values()))
+
+    # --- inside ------------------------------------------------------------------------------------------------
+
+    def _labels(self, meter: Meter) -> Labels:
+        return Labels(*self._guard.admit_base(self.service(), meter.model, meter.version))
+
+    def _new_series(self, labels: Labels) -> Series:
+        return Series(labels, self.settings.edges)
+
+    def _show(self, meter: Meter, series: Series) -> None:
+        """Have `meter` announce itself in `series`, once."""
+        if meter.shown is not series:
+            meter.announce(series)
+            meter.shown = series
+
+    def _new_guard(self) -> Guard:
+        return Guard(self.settings.max_label_values, self.settings.max_series, self._label_folds_append)
+
+    def _label_folds_append(self, label: str) -> None:
+        self._label_folds.append(label)
+
+    @contextmanager
+    def _all_folded(self) -> Iterator[None]:
+        """Hold the lock with everything folded; go on without where the lock cannot be had."""
+        lock = self.lock  # as in fold_now
+        held = lock.acquire(timeout=_SCRAPE_WAITS_SECONDS)
+        try:
+            if held:
+                self._fold()
+            yield
+        finally:
+            if held:
+                lock.release()
+
+    def _fold(self, one: Series | None = None) -> None:
+        """Fold `one` series, or all; the caller holds the lock."""
+        started = now()
+        if one is None:
+            self.pending_bytes = 0
+        fold_notes(take(self._notes), self._guard)
+        for series in (one,) if one is not None else list(self.series.values()):
+            fold(series, self._guard, self._drop_quietly)
+        for family, cache, looked_up in take(self._cache_notes):
+            self.caches[family, self._guard.admit("cache", cache)] += looked_up
+        for reason, count in take(self._drops):
+            self.dropped[reason] += count
+        self.folded.update(take(self._label_folds))
+        self.folds += 1
+        self.fold_seconds += now() - started
+
+    def _drop_quietly(self, reason: str, error: BaseException | None, count: int) -> None:
+        """`drop` where nobody could take an exception: between the calls."""
+        try:
+            self.drop(reason, error, count)
+        except Exception:
+            self._drops.append((reason, count))
+
+    def start_timer(self) -> None:
+        """Fold once a second from now on."""
+        if not self._timer_runs:
+            self._timer_runs = True
+            try:
+                # Not threading.Thread: its start() waits for a lock, and a signal handler may be what got us here.
+                _thread.start_new_thread(_fold_for_ever, (weakref.ref(self),))
+            except RuntimeError:  # no more threads: scrapes and full buffers still fold
+                log.warning("cannot start the thread that folds; scrapes will do its work")
+
+    def after_fork_in_child(self) -> None:
+        """Start from zero with a fresh lock: what happened so far is counted by the parent."""
+        self.lock = _thread.allocate_lock()
+        for meter in list(self._bound):
+            meter.series = None
+        for meter in list(self._declared.values()):
+            if isinstance(meter, Queue):
+                meter.waiting.clear()
+        self.series = {}
+        self._blank = {}
+        self.pending_bytes = 0
+        self._notes.clear()
+        self._drops.clear()
+        self._label_folds.clear()
+        self._cache_notes[:] = [(family, cache, 0.0) for family, cache, _ in self._cache_notes]  # announced they stay
+        self.caches = defaultdict(float, dict.fromkeys(self.caches, 0.0))
+        self.dropped = Counter(dict.fromkeys(self.dropped, 0))
+        self.folded = Counter(dict.fromkeys(self.folded, 0))
+        self.fold_seconds, self.folds = 0.0, 0
+        if self._timer_runs:
+            self._timer_runs = False
+            self.start_timer()
+
+
+def _fold_for_ever(reference: "weakref.ref[Ledger]") -> None:
+    pid = os.getpid()
+    while True:
+        time.sleep(_FOLD_EVERY_SECONDS)
+        ledger = reference()
+        if ledger is None or sys.is_finalizing() or os.getpid() != pid:
+            return
+        if ledger.waits():
+            ledger.fold_now()
+        del ledger
