@@ -2,7 +2,7 @@
 # make test     the test suite, against the built wheel and a real Prometheus
 # make lint     ruff, mypy, and whether generated files are current
 # make bench    the benchmarks, with the promises that the README makes
-# make docs     regenerate docs/metrics.md, docs/alerts.md, the rules, and the table in README.md
+# make docs     regenerate docs/metrics.md, docs/alerts.md, the rules, the dashboards, and the table in README.md
 # make test-all lint and test on every Python that is here, model frameworks, benchmarks
 
 PYTHON ?= python3
@@ -33,12 +33,10 @@ lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python docs/generate.py --check
-	$(BIN)/python rules/generate.py --check
+	$(BIN)/python generate.py --check
 
 docs: $(VENV)/ready
-	$(BIN)/python docs/generate.py
-	$(BIN)/python rules/generate.py
+	$(BIN)/python generate.py
 
 bench: $(VENV)/ready
 	$(BIN)/python benchmarks/overhead.py --check

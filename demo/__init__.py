@@ -1,6 +1,6 @@
-"""`python -m demo`: a vision service measured by infermeter, a real Prometheus beside it, and a live table.
+"""`python -m demo`: two vision services measured by infermeter, a real Prometheus beside it, and a live table.
 
-Read `face_detection.py` first: it is the service, and shows how little infermeter asks of one.
+Read `face_detection.py` first: it shows how little infermeter asks of a service. `object_detection.py` shows the rest.
 """
 
 

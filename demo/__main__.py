@@ -130,7 +130,7 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return what the command line and DEMO_SECONDS say."""
     parser = argparse.ArgumentParser(
         prog="python -m demo",
-        description="A vision service measured by infermeter, a real Prometheus beside it, and a live table.",
+        description="Two vision services measured by infermeter, a real Prometheus beside it, and a live table.",
         epilog="Ends on Ctrl-C. Exit code: 0 when stopped, 1 when something failed, 2 for a mistake in the options.",
     )
     parser.add_argument(

@@ -70,9 +70,16 @@ class Detector:
 
     def detect(self, frame: npt.NDArray[np.uint8]) -> Boxes:
         """Find the objects in an RGB frame, uint8 of shape (128, 128, 3)."""
-        heat, size, shift = (
-            maps[0] for maps in self._session.run(["heat", "size", "shift"], {"pictures": as_input(frame)})
-        )
+        return self.boxes(self.maps(as_input(frame)))
+
+    def maps(self, pictures: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
+        """Return heat, size and shift of pictures as `as_input` makes them."""
+        maps: list[npt.NDArray[np.float32]] = self._session.run(["heat", "size", "shift"], {"pictures": pictures})
+        return maps
+
+    def boxes(self, maps: list[npt.NDArray[np.float32]]) -> Boxes:
+        """Return the objects that the maps of one picture show."""
+        heat, size, shift = (each[0] for each in maps)
         kinds, rows, columns = np.nonzero(_peaks(heat) & (heat >= self.threshold))
         confidences = heat[kinds, rows, columns]
         middles = (np.stack([columns, rows]) + shift[:, rows, columns]) * CELL
@@ -81,6 +88,12 @@ class Detector:
 
         kept = without_overlaps(boxes, confidences, self.overlap)
         return Boxes(boxes[kept], confidences[kept], kinds[kept].astype(np.int64))
+
+    @property
+    def provider(self) -> str:
+        """What runs the network, which may be another than was asked for."""
+        provider: str = self._session.get_providers()[0]
+        return provider
 
 
 def as_input(frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

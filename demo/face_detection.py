@@ -20,7 +20,8 @@ from demo.photographs import frames
 if TYPE_CHECKING:
     from demo.photographs import Pixels
 
-model = CenterFace()
+with infermeter.load(model="centerface"):
+    model = CenterFace()
 
 
 @infermeter.track(model="centerface", names=("face",))
@@ -36,13 +37,14 @@ def detect(picture: Pixels) -> Faces:
 def main() -> None:
     """Serve the metrics and detect faces, one frame after the other, at a steady rate."""
     parser = argparse.ArgumentParser(prog="python -m demo.face_detection", description="Find faces, and be measured.")
-    parser.add_argument("--port", type=int, default=8002, help="where /metrics is served, on 127.0.0.1 (default 8002)")
+    parser.add_argument("--port", type=int, default=8002, help="where /metrics is served (default 8002)")
+    parser.add_argument("--address", default="127.0.0.1", help="on this address (default 127.0.0.1)")
     parser.add_argument("--rate", type=float, default=12, help="frames a second (default 12)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same frames (default 0)")
     arguments = parser.parse_args()
 
     infermeter.configure(service="face-detection", cost=infermeter.CostModel(usd_per_hour=2.10))
-    infermeter.serve(arguments.port, addr="127.0.0.1")
+    infermeter.serve(arguments.port, addr=arguments.address)
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM, too, is a KeyboardInterrupt
     with contextlib.suppress(KeyboardInterrupt):

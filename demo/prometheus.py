@@ -1,8 +1,9 @@
-"""A real Prometheus that scrapes the services every second and forgets everything when the demo ends."""
+"""A real Prometheus that scrapes the services and judges them by our rules every second; it forgets all at the end."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from demo.child import Child
@@ -10,7 +11,6 @@ from demo.services import ADDRESS, any_free_port, is_free
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from demo.services import Service
 
@@ -37,10 +37,13 @@ def free_port(wanted: int) -> int:
 
 def configuration(services: Sequence[Service]) -> str:
     """Return prometheus.yml. No target has a label `service`: it would displace the one the services export."""
+    rules = json.dumps([str(Path(__file__).parents[1] / "rules" / "*.rules.yml")])
     targets = json.dumps([service.target for service in services])  # JSON is YAML
     return f"""\
 global:
   scrape_interval: 1s
+  evaluation_interval: 1s
+rule_files: {rules}
 scrape_configs:
   - job_name: infermeter-demo
     static_configs:

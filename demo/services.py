@@ -50,7 +50,10 @@ class Service:
         return Child(self.name, command, folder / f"{self.name}.log", cwd=Path(__file__).parent.parent)
 
 
-SERVICES = (Service("face-detection", "demo.face_detection", 8002),)
+SERVICES = (
+    Service("face-detection", "demo.face_detection", 8002),
+    Service("object-detection", "demo.object_detection", 8003),
+)
 
 
 def is_free(port: int) -> bool:

@@ -1,11 +1,6 @@
-"""Write what is generated from the catalogue: docs/metrics.md, and the table of metrics in README.md.
-
-python docs/generate.py            write
-python docs/generate.py --check    exit 1 and name the files that are stale
-"""
+"""What is made from the catalogue: docs/metrics.md, and the table of metrics in README.md."""
 
 import re
-import sys
 from pathlib import Path
 
 from prometheus_client.utils import floatToGoString
@@ -59,20 +54,7 @@ def readme(text: str) -> str:
     return re.sub(r"<!-- metrics: generated -->.*?<!-- end -->", lambda _: table, text, flags=re.DOTALL)
 
 
-def main() -> int:
-    """Write or check the files."""
+def files() -> dict[Path, str]:
+    """The path of each generated file, absolute, and its text."""
     front = ROOT / "README.md"
-    wanted = {ROOT / "docs" / "metrics.md": metrics_page(), front: readme(front.read_text(encoding="utf-8"))}
-    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
-    if "--check" in sys.argv:
-        for path in stale:
-            print(f"{path.relative_to(ROOT)} is stale: run make docs")
-        return 1 if stale else 0
-    for path in stale:
-        path.write_text(wanted[path], encoding="utf-8")
-        print(f"wrote {path.relative_to(ROOT)}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return {ROOT / "docs" / "metrics.md": metrics_page(), front: readme(front.read_text(encoding="utf-8"))}

@@ -1,14 +1,10 @@
-"""Write inference.rules.yml and docs/alerts.md from thresholds.yaml and the expressions below.
-
-python rules/generate.py            write
-python rules/generate.py --check    exit 1 and name the files that are stale
+"""What is made from thresholds.yaml and the expressions below: inference.rules.yml and docs/alerts.md.
 
 Thresholds live in one table because dashboards and people read them too; an expression names them as `<value>` and
 `<guard>`. Expressions keep to what Prometheus 2.42 understands.
 """
 
 import re
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -262,20 +258,7 @@ def page(rows: dict[str, list[Threshold]]) -> str:
     return "".join(lines)
 
 
-def main() -> int:
-    """Write or check the files."""
+def files() -> dict[Path, str]:
+    """The path of each generated file, absolute, and its text."""
     rows = table()
-    wanted = {RULES: rules(rows), PAGE: page(rows)}
-    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
-    if "--check" in sys.argv:
-        for path in stale:
-            print(f"{path.relative_to(ROOT)} is stale: run make docs")
-        return 1 if stale else 0
-    for path in stale:
-        path.write_text(wanted[path], encoding="utf-8")
-        print(f"wrote {path.relative_to(ROOT)}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return {RULES: rules(rows), PAGE: page(rows)}

@@ -11,11 +11,12 @@ import urllib.error
 import urllib.request
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from demo.accuracy import Confusion, confusion, mean_average_precision
 from demo.detector import CLASSES, NETWORK, Boxes, Detector
@@ -23,6 +24,10 @@ from demo.scenes import DAY, NIGHT, SIDE, Camera, Frame
 from demo.services import any_free_port
 from demo.window import counts
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SERVED = ("object-detection", "scenes-s")
 REPORT: dict[str, Any] = json.loads(NETWORK.with_suffix(".json").read_text(encoding="utf-8"))
 
 
@@ -118,25 +123,68 @@ def scraped(url: str) -> str:
     return page
 
 
-def test_the_service_exports_what_was_in_the_frames() -> None:
-    """After n inferences the objects counted are those the detector finds in the first n frames, which were dark."""
-    port, key = any_free_port(), ("object-detection", "scenes-s")
+@pytest.fixture(scope="module")
+def page() -> Iterator[str]:
+    """What the service answered after 30 dark frames or more; at the end it is told to end."""
+    port = any_free_port()
     flags = ["--port", str(port), "--rate", "100", "--seed", "4", "--night-after", "0"]
     command = [sys.executable, "-m", "demo.object_detection", *flags]
     with subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True) as service:
         try:
             deadline, page = time.monotonic() + 60, ""
-            while counts(page)[key]["inferences_total", 0.0] < 30:
+            while counts(page)[SERVED]["inferences_total", 0.0] < 30:
                 assert time.monotonic() < deadline, "30 inferences were not counted within 60 s"
                 time.sleep(0.1)
                 page = scraped(f"http://127.0.0.1:{port}/metrics")
+            yield page
         finally:
             service.send_signal(signal.SIGTERM)
-        _, errors = service.communicate(timeout=10)
-
-    measured = counts(page)[key]
-    frames = islice(Camera(seed=4, exposure=NIGHT).frames(), int(measured["objects_per_frame_count", 0.0]))
-    found = detected(list(frames))
-    assert measured["objects_per_frame_sum", 0.0] == sum(len(boxes) for boxes in found)
-    assert all(f'class="{name}"' in page for name in CLASSES)
+            _, errors = service.communicate(timeout=10)
     assert (service.returncode, errors) == (0, "")
+
+
+@pytest.fixture(scope="module")
+def seen(page: str) -> list[tuple[Boxes, Frame]]:
+    """What is in the frames that the service had seen by then, and what the detector finds there."""
+    frames = list(islice(Camera(4, exposure=NIGHT).frames(), int(value(page, "objects_per_frame_count"))))
+    return list(zip(detected(frames), frames, strict=True))
+
+
+def value(page: str, name: str, **labels: str) -> float:
+    """The only sample of a name with these labels."""
+    families = text_string_to_metric_families(page)
+    found = [
+        sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    ]
+    assert len(found) == 1, f"{name}: {found}"
+    return found[0]
+
+
+def test_the_service_exports_what_was_in_the_frames(page: str, seen: list[tuple[Boxes, Frame]]) -> None:
+    """After n inferences the objects counted are those the detector finds in the first n frames, which were dark."""
+    assert value(page, "objects_per_frame_sum") == sum(len(found) for found, _ in seen)
+    for number, name in enumerate(CLASSES):
+        expected = sum(int((found.classes == number).sum()) for found, _ in seen)
+        assert value(page, "detections_total", **{"class": name}) == expected
+
+
+def test_the_service_is_judged_by_the_truth(page: str, seen: list[tuple[Boxes, Frame]]) -> None:
+    """Its accuracy is that of the frames up to the last one, which may not have been judged yet."""
+    judged = [confusion(*pair) for pair in seen]
+    possible = {sum(judged[:end], Confusion()).accuracy for end in (len(judged) - 1, len(judged))}
+
+    assert value(page, "model_accuracy_score") in possible
+
+
+def test_the_service_tells_how_it_serves(page: str, seen: list[tuple[Boxes, Frame]]) -> None:
+    """One load, three stages of every inference, a wait before each, and what the model runs on."""
+    assert value(page, "model_load_seconds_count") == 1
+    for stage in ("preprocess", "inference", "postprocess"):
+        assert value(page, "inference_stage_duration_seconds_count", stage=stage) == len(seen)
+    assert value(page, "model_queue_wait_seconds_count") >= len(seen)
+    assert value(page, "model_queue_length") >= 0
+    assert value(page, "model_info", device="cpu", provider="CPUExecutionProvider", format="onnx") == 1
+    assert value(page, "model_memory_usage_bytes", device="cpu") == NETWORK.stat().st_size

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-PORTS = ("--face-detection-port", "0", "--prometheus-port", "0")
+PORTS = ("--face-detection-port", "0", "--object-detection-port", "0", "--prometheus-port", "0")
+SERVICES = {"face-detection": "centerface", "object-detection": "scenes-s"}
 SECONDS = 60
 """Nothing here takes a quarter of that; a demo that hangs fails the test."""
 
@@ -89,21 +90,21 @@ def require_prometheus() -> None:
 
 
 def test_the_demo_ends_by_itself_with_a_table_of_real_numbers(tmp_path: Path) -> None:
-    """DEMO_SECONDS ends it with code 0; the last table has a rate, ordered quantiles, faces and a price."""
+    """DEMO_SECONDS ends it with code 0; the last table has rates, ordered quantiles, objects and prices."""
     demo = ran(tmp_path, "--no-prometheus", DEMO_SECONDS="7")
 
     assert (demo.returncode, demo.stderr) == (0, "")
     assert demo.stdout.count("the last") == 2  # one after 5 s, one at the end
-    heading, line = demo.stdout.rstrip().splitlines()[-2:]
+    heading, *lines = demo.stdout.rstrip().splitlines()[-1 - len(SERVICES) :]
     assert re.split(r"\s{2,}", heading) == list(HEADINGS)
-    service, model, *numbers = line.split()
-    rate, p50, p95, p99, objects, confidence, cost = map(float, numbers)
-    assert (service, model) == ("face-detection", "centerface")
-    assert 0 < rate < 20
-    assert 0 < p50 <= p95 <= p99
-    assert 0.5 < objects < 2
-    assert 0.5 < confidence < 1
-    assert 0 < cost < 1
+    assert dict(line.split()[:2] for line in lines) == SERVICES
+    for line in lines:
+        rate, p50, p95, p99, objects, confidence, cost = map(float, line.split()[2:])
+        assert 0 < rate < 20
+        assert 0 < p50 <= p95 <= p99
+        assert 0.5 < objects < 8
+        assert 0.5 < confidence < 1
+        assert 0 < cost < 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -125,7 +126,8 @@ def test_on_a_terminal_the_table_is_drawn_in_place(tmp_path: Path) -> None:
     os.close(ours)
 
     assert demo.returncode == 0
-    assert re.search(r"face-detection centerface( +[0-9.]+){7}", shown.decode())
+    for service, model in SERVICES.items():
+        assert re.search(rf"{service} +{model}( +[0-9.]+){{7}}", shown.decode())
     assert "\x1b[1A" in shown.decode()  # the cursor went up, to draw again
 
 
@@ -138,7 +140,7 @@ def test_a_signal_ends_the_demo_and_all_it_started(tmp_path: Path, number: signa
         demo.send_signal(number)
         _, errors = demo.communicate(timeout=SECONDS)
 
-    assert len(started) == (1 if shutil.which("prometheus") is None else 2)
+    assert len(started) == len(SERVICES) + (shutil.which("prometheus") is not None)
     assert (demo.returncode, errors) == (0, "")
     assert gone(started, seconds=0)
     assert list(tmp_path.iterdir()) == []
@@ -185,8 +187,7 @@ def test_a_service_that_dies_is_one_sentence(tmp_path: Path) -> None:
     """It names the service, how it ended and what to run to see more."""
     with running(tmp_path, "--no-prometheus") as demo:
         line_with(demo, "centerface")
-        (service,) = children(demo.pid)
-        os.kill(service, signal.SIGKILL)
+        os.kill(children(demo.pid)[0], signal.SIGKILL)
         _, errors = demo.communicate(timeout=SECONDS)
 
     assert demo.returncode == 1
@@ -212,12 +213,13 @@ def test_missing_packages_are_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_real_prometheus_answers_the_printed_queries(tmp_path: Path) -> None:
-    """Every query that the demo offers has an answer for our service soon after the start."""
+    """Every query that the demo offers has an answer for each service soon after the start."""
     require_prometheus()
     with running(tmp_path) as demo:
         url = line_with(demo, "Prometheus: ").split()[1].removesuffix("/graph")
         for query in QUERIES:
-            assert answer(url, query, service="face-detection") > 0
+            for service in SERVICES:
+                assert answer(url, query, service) > 0
 
 
 def answer(url: str, query: str, service: str, seconds: float = 30) -> float:
@@ -283,4 +285,7 @@ def test_help_explains_every_setting(tmp_path: Path) -> None:
     demo = ran(tmp_path, "--help")
 
     assert demo.returncode == 0
-    assert all(word in demo.stdout for word in ("DEMO_SECONDS", "--face-detection-port", "--prometheus-port"))
+    assert all(
+        word in demo.stdout
+        for word in ("DEMO_SECONDS", "--face-detection-port", "--object-detection-port", "--prometheus-port")
+    )

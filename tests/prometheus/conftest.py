@@ -100,10 +100,15 @@ class Scrape:
         self._client = client
         self.milliseconds = milliseconds
 
+    def samples(self, selector: str) -> list[tuple[float, float]]:
+        """The time, in seconds, and the value of every sample of one series in a range like `up[5m]`."""
+        result = ask(self._client, selector, time=self._moment)
+        assert len(result) == 1, f"{selector} has {len(result)} series, expected one"
+        return [(float(seconds), float(value)) for seconds, value in result[0]["values"]]
+
     def vector(self, query: str) -> list[tuple[dict[str, str], float]]:
         """The labels and the value of every series in the answer."""
-        moment = datetime.fromtimestamp(self.milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
-        result = ask(self._client, query, time=moment)
+        result = ask(self._client, query, time=self._moment)
         return [(series["metric"], float(series["value"][1])) for series in result]
 
     def by(self, label: str, query: str) -> dict[str, float]:
@@ -112,6 +117,10 @@ class Scrape:
         values = {labels.get(label, ""): value for labels, value in vector}
         assert len(values) == len(vector), f"{query} has several series of the same {label}"
         return values
+
+    @property
+    def _moment(self) -> str:
+        return datetime.fromtimestamp(self.milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
 
     def value(self, query: str) -> float:
         """The value of an answer of one series."""
@@ -123,9 +132,9 @@ class Scrape:
 class Prometheus:
     """A running Prometheus."""
 
-    def __init__(self, url: str, job: str) -> None:
-        """Talk to the one at `url`, about the only target of `job`."""
-        self._job = job
+    def __init__(self, url: str, job: str, instance: str = "") -> None:
+        """Talk to the one at `url`, about one target of `job`, by default the only one."""
+        self._target = f'job="{job}", instance=~"{instance or ".+"}"'
         self.client = httpx.Client(base_url=url, trust_env=False, timeout=10)
 
     def next_scrape(self) -> Scrape:
@@ -133,12 +142,12 @@ class Prometheus:
         now = time.time() * 1000
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            for up in ask(self.client, f'up{{job="{self._job}"}}[1m]'):
+            for up in ask(self.client, f"up{{{self._target}}}[1m]"):
                 for seconds, value in up["values"]:
                     if value == "1" and round(seconds * 1000) > now + CLOCK:
                         return Scrape(self.client, round(seconds * 1000))
             time.sleep(0.05)
-        pytest.fail(f"Prometheus did not scrape {self._job} within {PATIENCE} s")
+        pytest.fail(f"Prometheus did not scrape {self._target} within {PATIENCE} s")
 
 
 def ask(client: httpx.Client, query: str, **parameters: str) -> list[Any]:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import re
-import subprocess
-import sys
+from collections import Counter
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import httpx
 import pytest
@@ -17,112 +13,143 @@ import pytest
 from infermeter import buckets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
 
-    from demo.centerface import Faces
-    from demo.photographs import Frame
     from tests.prometheus.conftest import Prometheus, Scrape
 
-PATIENCE = 60
-"""Seconds; it takes some 10 until the rates are there."""
+SERVICES = ("face-detection", "object-detection")
+PATIENCE = 30
+"""Scrapes, one a second, until there are rates: the second, if nothing is slow."""
 
 
 @pytest.fixture(scope="module")
-def urls(program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Where the running demo says that its service and its Prometheus are."""
-    from demo.__main__ import PACKAGES
-
-    if missing := [package for package in PACKAGES if importlib.util.find_spec(package) is None]:
-        reason = f"the demo's packages are not installed: {', '.join(missing)}"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    folder = tmp_path_factory.mktemp("demo")
-    command = [sys.executable, "-m", "demo", "--face-detection-port=0", "--prometheus-port=0"]
-    environment = {**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
-    with (folder / "errors").open("wb") as errors:
-        demo = subprocess.Popen(
-            command, cwd=Path(__file__).parents[2], env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
-        )
-    try:
-        yield announced(demo, folder / "errors")
-    finally:
-        demo.terminate()
-        try:
-            demo.communicate(timeout=PATIENCE)
-        finally:
-            demo.kill()  # which does nothing to a process that has ended
+def urls(
+    running_demo: Callable[[Path], AbstractContextManager[dict[str, str]]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
+    """Where the services and the Prometheus of a running demo are."""
+    with running_demo(tmp_path_factory.mktemp("demo")) as found:
+        yield found
 
 
-def announced(demo: subprocess.Popen[str], errors: Path) -> dict[str, str]:
-    """Read the addresses that the demo prints, by name."""
-    assert demo.stdout is not None
-    found: dict[str, str] = {}
-    for line in demo.stdout:
-        if match := re.match(r"(face-detection|Prometheus): (\S+)", line):
-            found[match[1]] = match[2].removesuffix("/graph")
-        if len(found) == 2:
-            return found
-    pytest.fail(f"the demo ended, having said:\n{errors.read_text()}")
+class Seen(NamedTuple):
+    """What is found in one frame, and its size in bytes."""
+
+    confidences: list[float]
+    classes: list[str]
+    size: int
+
+
+@pytest.fixture(scope="module", params=SERVICES)
+def service(request: pytest.FixtureRequest) -> str:
+    """Each of the services."""
+    name: str = request.param
+    return name
 
 
 @pytest.fixture(scope="module")
-def scrape(urls: dict[str, str], connect: type[Prometheus]) -> Iterator[Scrape]:
-    """The second scrape of the service: from then on there are rates."""
-    prometheus = connect(urls["Prometheus"], job="infermeter-demo")
+def scrape(urls: dict[str, str], service: str, connect: type[Prometheus]) -> Iterator[Scrape]:
+    """The first scrape of the service at which there are rates, and series recorded from them."""
+    instance = urls[service].removeprefix("http://")
+    prometheus = connect(urls["Prometheus"], job="infermeter-demo", instance=instance)
     with prometheus.client:
-        prometheus.next_scrape()
-        yield prometheus.next_scrape()
+        for _ in range(PATIENCE):
+            scrape = prometheus.next_scrape()
+            if scrape.vector(f'objects_per_frame{{service="{service}"}}'):
+                break
+        yield scrape
 
 
 @pytest.fixture(scope="module")
-def seen(scrape: Scrape) -> list[tuple[Frame, Faces]]:
-    """The frames that the service has seen up to the scrape, and what the network finds in them."""
+def seen(scrape: Scrape, service: str) -> list[Seen]:
+    """The frames that the service has seen up to the scrape: its seed tells which ones there were, exactly."""
+    number = int(scrape.value(f'inferences_total{{service="{service}"}}'))
+    return list(islice(faces() if service == "face-detection" else objects(), number))
+
+
+def faces() -> Iterator[Seen]:
+    """What the face detector finds in its photographs."""
     from demo.centerface import CenterFace
     from demo.photographs import frames
 
-    network = CenterFace()
-    return [(frame, network.detect(frame.pixels)) for frame in islice(frames(0), int(scrape.value("inferences_total")))]
+    model = CenterFace()
+    for frame in frames(0):
+        found = model.detect(frame.pixels).confidences.tolist()
+        yield Seen(found, ["face"] * len(found), frame.pixels.nbytes)
 
 
-def test_the_page_shows_durations_and_detections(urls: dict[str, str], scrape: Scrape) -> None:
+def objects() -> Iterator[Seen]:
+    """What the object detector finds in its street."""
+    from demo.detector import CLASSES, Detector
+    from demo.scenes import Camera
+
+    model = Detector()
+    for frame in Camera(0).frames():
+        found = model.detect(frame.pixels)
+        classes = [CLASSES[index] for index in found.classes.tolist()]
+        yield Seen(found.confidences.tolist(), classes, frame.pixels.nbytes)
+
+
+def test_the_page_shows_durations_and_detections(urls: dict[str, str], service: str) -> None:
     """As `curl http://127.0.0.1:8002/metrics | grep -E "(inference_duration|detections_total)"` does."""
-    page = httpx.get(urls["face-detection"], trust_env=False).text
+    page = httpx.get(f"{urls[service]}/metrics", trust_env=False).text
     names = re.findall(r"^(inference_duration\w*|detections_total)\{", page, re.MULTILINE)
 
     assert set(names) == {f"inference_duration_{part}" for part in ("bucket", "count", "sum")} | {"detections_total"}
 
 
-def test_the_latency_that_prometheus_tells_is_plausible(scrape: Scrape) -> None:
+def test_the_latency_that_prometheus_tells_is_plausible(scrape: Scrape, service: str) -> None:
     """A frame takes some time, and less than 10 s, where the edges end."""
-    answer = scrape.value('histogram_quantile(0.95, rate(inference_duration_bucket{model="centerface"}[1m]))')
+    answer = scrape.value(f'histogram_quantile(0.95, rate(inference_duration_bucket{{service="{service}"}}[1m]))')
 
     assert 0 < answer < 10
 
 
-def test_the_mean_number_of_objects_is_plausible(scrape: Scrape) -> None:
-    """There are 0 to 4 faces in a frame; the first scrape is not part of a rate, so the truth is not exact here."""
-    answer = scrape.value("rate(objects_per_frame_sum[1m]) / rate(objects_per_frame_count[1m])")
+def test_the_counts_are_those_of_the_frames_seen(scrape: Scrape, service: str, seen: list[Seen]) -> None:
+    """Objects by class, frames of so many objects, confidences and bytes."""
+    confidences = [confidence for frame in seen for confidence in frame.confidences]
+    numbers = [len(frame.confidences) for frame in seen]
+    mine = f'{{service="{service}"}}'
 
-    assert 0 <= answer < 5
-
-
-def test_the_counts_are_those_of_the_frames_seen(scrape: Scrape, seen: list[tuple[Frame, Faces]]) -> None:
-    """Faces, frames of so many faces, confidences and bytes: the seed tells which frames there were, exactly."""
-    confidences = [confidence for _, faces in seen for confidence in faces.confidences.tolist()]
-    objects = [len(faces) for _, faces in seen]
-
-    assert scrape.vector("detections_total")[0][0]["class"] == "face"
-    assert scrape.value("detections_total") == len(confidences)
-    assert scrape.by("le", "objects_per_frame_bucket") == {
-        **{str(edge): sum(number <= edge for number in objects) for edge in buckets.OBJECTS}, "+Inf": len(seen),
+    assert scrape.by("class", f"detections_total{mine}") == Counter(name for frame in seen for name in frame.classes)
+    assert scrape.by("le", f"objects_per_frame_bucket{mine}") == {
+        **{str(edge): sum(number <= edge for number in numbers) for edge in buckets.OBJECTS}, "+Inf": len(seen),
     }  # fmt: skip
-    assert scrape.by("le", "detection_confidence_bucket") == {
+    assert scrape.by("le", f"detection_confidence_bucket{mine}") == {
         **{str(edge): sum(value <= edge for value in confidences) for edge in buckets.CONFIDENCE},
         "+Inf": len(confidences),
     }
-    assert scrape.value("detection_confidence_sum") == pytest.approx(sum(confidences))
-    assert scrape.value("inference_input_size_bytes_sum") == sum(frame.pixels.nbytes for frame, _ in seen)
+    assert scrape.value(f"detection_confidence_sum{mine}") == pytest.approx(sum(confidences))
+    assert scrape.value(f"inference_input_size_bytes_sum{mine}") == sum(frame.size for frame in seen)
 
 
-def test_the_cost_is_that_of_the_time_taken(scrape: Scrape) -> None:
+def test_objects_per_frame_are_the_truth(scrape: Scrape, service: str, seen: list[Seen]) -> None:
+    """`avg_over_time(objects_per_frame[5m])` is the mean of what was in the frames of each minute."""
+    mine = f'{{service="{service}"}}'
+    scrapes = scrape.samples(f"objects_per_frame_count{mine}[5m]")
+    expected = []
+    for moment, _ in scrape.samples(f"objects_per_frame{mine}[5m]"):
+        counted = [int(count) for seconds, count in scrapes if moment - 60 <= seconds <= moment]
+        frames = seen[counted[0] : counted[-1]]
+        expected.append(sum(len(frame.confidences) for frame in frames) / len(frames))
+    answer = scrape.value(f"avg_over_time(objects_per_frame{mine}[5m])")
+
+    assert len(expected) > 0
+    assert answer == pytest.approx(sum(expected) / len(expected))
+    assert 0 < answer < 20
+
+
+def test_the_cost_is_that_of_the_time_taken(scrape: Scrape, service: str) -> None:
     """2.10 USD an hour, for every second that was measured."""
-    assert scrape.value("inference_cost_sum / inference_duration_sum") == pytest.approx(2.10 / 3600)
+    mine = f'{{service="{service}"}}'
+    assert scrape.value(f"inference_cost_sum{mine} / inference_duration_sum{mine}") == pytest.approx(2.10 / 3600)
+
+
+def test_nothing_is_wrong(scrape: Scrape, urls: dict[str, str]) -> None:
+    """The rules are loaded, and no alert is pending or firing while the demo just runs."""
+    rules = httpx.get(f"{urls['Prometheus']}/api/v1/rules", trust_env=False).json()["data"]["groups"]
+
+    assert {group["name"] for group in rules} == {"inference", "infermeter"}
+    assert [rule["name"] for group in rules for rule in group["rules"] if rule["health"] != "ok"] == []
+    assert scrape.vector("ALERTS") == []
