@@ -7,6 +7,7 @@ import os
 import sys
 import time
 import weakref
+from _thread import get_ident
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,8 @@ M = TypeVar("M", bound=Meter)
 _FOLD_EVERY_SECONDS = 1.0
 # A scrape that cannot have the lock for so long answers with the last totals instead of hanging.
 _SCRAPE_WAITS_SECONDS = 5.0
+# A call that finds too much waiting, and another thread folding, waits for that one at most so long.
+_FULL_WAITS_SECONDS = 0.25
 # Prices that are remembered by model.
 _MOST_COSTS = 1024
 # What may wait for a fold in payloads of more than SMALL_PAYLOAD each.
@@ -64,6 +67,7 @@ class Ledger:
         self.folds = 0
         self._guard = self._new_guard()
         self.lock = _thread.allocate_lock()
+        self._folder = 0  # the thread that folds
         self._costs: dict[tuple[str, str], CostModel] = {}
         self._declared: dict[tuple[type[Meter], str, str], Meter] = {}
         self._declared_labels: dict[tuple[str, str], Labels] = {}
@@ -201,17 +205,21 @@ class Ledger:
         """Keep what waits for a fold within bounds, now that `payload` bytes are added."""
         # Without a lock: racing threads may lose a few bytes, and every fold sets it right.
         self.pending_bytes += payload
-        if self.pending_bytes > _PENDING_BYTES:
-            self.fold_now()
+        if self.pending_bytes > _PENDING_BYTES and not self.fold_now() and self._folder != get_ident():
+            # Another thread folds and is slower than those that record: one of them has to let it.
+            with self._all_folded(_FULL_WAITS_SECONDS):
+                pass
 
-    def fold_now(self, series: Series | None = None) -> None:
+    def fold_now(self, series: Series | None = None) -> bool:
         """Fold `series`, or all, on the calling path: only if nobody else is folding, never waiting."""
         lock = self.lock  # a fork in the middle, by the user's own objects, gives the child another
-        if lock.acquire(blocking=False):
-            try:
-                self._fold(series)
-            finally:
-                lock.release()
+        if not lock.acquire(blocking=False):
+            return False
+        try:
+            self._fold(series)
+        finally:
+            lock.release()
+        return True
 
     # --- what a scrape calls -----------------------------------------------------------------------------------
 
@@ -264,10 +272,10 @@ class Ledger:
         self._label_folds.append(label)
 
     @contextmanager
-    def _all_folded(self) -> Iterator[None]:
+    def _all_folded(self, patience: float = _SCRAPE_WAITS_SECONDS) -> Iterator[None]:
         """Hold the lock with everything folded; go on without where the lock cannot be had."""
         lock = self.lock  # as in fold_now
-        held = lock.acquire(timeout=_SCRAPE_WAITS_SECONDS)
+        held = lock.acquire(timeout=patience)
         try:
             if held:
                 self._fold()
@@ -279,6 +287,7 @@ class Ledger:
     def _fold(self, one: Series | None = None) -> None:
         """Fold `one` series, or all; the caller holds the lock."""
         started = now()
+        self._folder = get_ident()
         if one is None:
             self.pending_bytes = 0
         fold_notes(take(self._notes), self._guard)
@@ -291,6 +300,7 @@ class Ledger:
         self.folded.update(take(self._label_folds))
         self.folds += 1
         self.fold_seconds += now() - started
+        self._folder = 0
 
     def _drop_quietly(self, reason: str, error: BaseException | None, count: int) -> None:
         """`drop` where nobody could take an exception: between the calls."""
