@@ -34,6 +34,8 @@ serve = _default.serve
 asgi_app = _default.asgi_app
 wsgi_app = _default.wsgi_app
 register = _default.register
+write_textfile = _default.write_textfile
+push = _default.push
 
 __all__ = [
     "Cache",
@@ -55,9 +57,11 @@ __all__ = [
     "model_accuracy",
     "model_info",
     "model_memory",
+    "push",
     "queue",
     "register",
     "serve",
     "track",
+    "write_textfile",
     "wsgi_app",
 ]

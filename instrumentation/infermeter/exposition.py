@@ -1,20 +1,12 @@
-"""The families of a ledger as prometheus_client metrics."""
+"""The families of a ledger as prometheus_client metrics, for pages that others make."""
 
-import platform
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import Metric
 from prometheus_client.utils import floatToGoString
 
-from infermeter.catalogue import CACHE_LABELS, FAMILIES, SERVICE_LABELS, Family
-from infermeter.guard import encodable
-from infermeter.version import __version__
-
-if TYPE_CHECKING:
-    from infermeter.histogram import Histogram
-    from infermeter.ledger import Ledger
-    from infermeter.series import Series
+from infermeter.catalogue import FAMILIES, Family
+from infermeter.rows import Row, Rows, labels_of
 
 
 def describe() -> Iterator[Metric]:
@@ -23,23 +15,17 @@ def describe() -> Iterator[Metric]:
         yield _metric(family)
 
 
-def expose(ledger: "Ledger") -> Iterator[Metric]:
-    """Every family that has samples, in the order of the catalogue; the caller holds the fold lock."""
-    # The announced ones first: what is called for the first time in between is then in both, not in neither.
-    announced = ledger.announced()
-    every = [*(announced | ledger.series).values()]
-    constant = ledger.settings.labels
-    for family in FAMILIES.values():
+def expose(rows: Rows, constant: Mapping[str, str]) -> Iterator[Metric]:
+    """Every family that has rows, in the order of the catalogue; the caller holds the fold lock.
+
+    Args:
+        rows: whose rows.
+        constant: labels that every family of a service carries besides its own.
+    """
+    for name, family in FAMILIES.items():
         metric = _metric(family)
-        if family.labels[: len(SERVICE_LABELS)] == SERVICE_LABELS:
-            for series in every:
-                _add_series(metric, family, series, {**constant, **series.labels._asdict()})
-        elif family.labels == CACHE_LABELS:
-            for (name, cache), count in sorted(ledger.caches.items()):
-                if name == family.name:
-                    metric.add_sample(name, {**constant, "service": encodable(ledger.service()), "cache": cache}, count)
-        else:
-            _add_own(metric, family, ledger)
+        for row in rows.of(name):
+            _add(metric, row, labels_of(row, constant), rows.edges.get(name, ()))
         if metric.samples:
             yield metric
 
@@ -49,44 +35,14 @@ def _metric(family: Family) -> Metric:
     return Metric(family.name.removesuffix(suffix), family.help, family.kind)
 
 
-def _add_series(metric: Metric, family: Family, series: "Series", labels: dict[str, str]) -> None:
-    own = family.labels[len(SERVICE_LABELS) :]
-    totals = series.totals
-    if family.kind == "histogram":
-        for (name, value), histogram in list(totals.histograms.items()):  # a first call may add some meanwhile
-            if name == family.name:
-                _add_histogram(metric, family, histogram, labels | dict.fromkeys(own, value))
-    elif family.name == "inferences_in_flight":
-        if series.infers:
-            metric.add_sample(family.name, labels, series.in_flight())
-    elif family.name == "model_queue_length":
-        if series.queues:
-            metric.add_sample(family.name, labels, sum(len(queue.waiting) for queue in list(series.queues)))
-    elif family.name == "model_info":
-        if totals.info is not None:
-            metric.add_sample(family.name, labels | dict(zip(own, totals.info, strict=True)), 1)
+def _add(metric: Metric, row: Row, labels: dict[str, str], edges: tuple[float, ...]) -> None:
+    name = row.family.name
+    values = row.values.tolist()
+    if row.family.kind == "histogram":
+        for edge, count in zip([*map(floatToGoString, edges), "+Inf"], values, strict=False):
+            metric.add_sample(name + "_bucket", labels | {"le": edge}, count)
+    if row.family.kind in {"histogram", "summary"}:
+        metric.add_sample(name + "_count", labels, values[-2])
+        metric.add_sample(name + "_sum", labels, values[-1])
     else:
-        for (name, value), number in [*totals.counters.items(), *totals.gauges.items()]:
-            if name == family.name:
-                metric.add_sample(name, labels | dict.fromkeys(own, value), number)
-
-
-def _add_histogram(metric: Metric, family: Family, histogram: "Histogram", labels: dict[str, str]) -> None:
-    edges = [*map(floatToGoString, histogram.edges), "+Inf"]
-    for edge, count in zip(edges, [*histogram.cumulative.tolist(), histogram.count], strict=True):
-        metric.add_sample(family.name + "_bucket", labels | {"le": edge}, count)
-    metric.add_sample(family.name + "_count", labels, histogram.count)
-    metric.add_sample(family.name + "_sum", labels, histogram.total)
-
-
-def _add_own(metric: Metric, family: Family, ledger: "Ledger") -> None:
-    if family.name == "infermeter_build_info":
-        python = platform.python_version()
-        metric.add_sample(family.name, {"version": __version__, "python_version": python}, 1)
-    elif family.name == "infermeter_fold_seconds":
-        metric.add_sample(family.name + "_count", {}, ledger.folds)
-        metric.add_sample(family.name + "_sum", {}, ledger.fold_seconds)
-    else:
-        counts = ledger.dropped if family.labels == ("reason",) else ledger.folded
-        for value, count in sorted(counts.items()):
-            metric.add_sample(family.name, {family.labels[0]: value}, count)
+        metric.add_sample(name, labels, values[0])

@@ -71,7 +71,7 @@ def fold_notes(notes: list[Note], guard: Guard) -> None:
         grouped[series, family, own].append(value)
     for (series, family, own), values in grouped.items():
         if FAMILIES[family].kind == "gauge":
-            series.totals.gauges[family, own] = values[-1]
+            series.totals.row(family, own).set(values[-1])
         else:
             series.totals.histogram(family, own).add_checked(np.array(values, dtype=np.float64))
 
@@ -86,7 +86,7 @@ def take(items: list[Any]) -> list[Any]:
 def _fold_durations(series: Series, seconds: list[float], facts: list[Any]) -> None:
     totals = series.totals
     durations = np.array(seconds, dtype=np.float64)
-    totals.counters["inferences_total", ""] += len(seconds)
+    totals.add("inferences_total", len(seconds))
     totals.histogram("inference_duration").add_checked(durations)
     cost = series.cost
     if cost is not None:
@@ -119,13 +119,13 @@ def _fold_full(series: Series, guard: Guard, drop: Drop, records: list[Any]) -> 
 
 
 def _fold_facts(series: Series, guard: Guard, facts: list[Facts]) -> None:
-    counters = series.totals.counters
+    totals = series.totals
     sizes: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     for fact in facts:
         if fact.error is not None:
             kind = guard.admit_child("model_errors_total", series.labels, "error_type", fact.error)
-            counters["model_errors_total", kind] += 1
-            counters["model_timeout_total", ""] += fact.error == "timeout"
+            totals.add("model_errors_total", 1, kind)
+            totals.add("model_timeout_total", fact.error == "timeout")
         if fact.batch_size is not None:
             sizes["inference_batch_size", ""].append(fact.batch_size)
         if fact.input_size is not None:
@@ -135,11 +135,11 @@ def _fold_facts(series: Series, guard: Guard, facts: list[Facts]) -> None:
         for stage, seconds in fact.stages or ():
             name = guard.admit_child(STAGES, series.labels, "stage", stage)
             sizes[STAGES, name].append(seconds)
-        counters["inference_tokens_total", "prompt"] += fact.prompt_tokens
-        counters["inference_tokens_total", "completion"] += fact.completion_tokens
-        counters["model_fallback_total", ""] += fact.fallbacks
+        totals.add("inference_tokens_total", fact.prompt_tokens, "prompt")
+        totals.add("inference_tokens_total", fact.completion_tokens, "completion")
+        totals.add("model_fallback_total", fact.fallbacks)
     for key, values in sizes.items():
-        series.totals.histogram(*key).add_checked(np.array(values, dtype=np.float64))
+        totals.histogram(*key).add_checked(np.array(values, dtype=np.float64))
 
 
 def _fold_confidences(series: Series, drop: Drop, dtypes: list[Any], payloads: list[Any]) -> int:
@@ -196,7 +196,7 @@ def _count_classes(series: Series, guard: Guard, counts: Mapping[str, int]) -> N
     for name, count in counts.items():
         if count:
             admitted = guard.admit_child("detections_total", series.labels, "class", name)
-            series.totals.counters["detections_total", admitted] += count
+            series.totals.add("detections_total", count, admitted)
 
 
 def _class_counts(class_dtype: str | None, frames: list[Frame]) -> Iterable[tuple[str, int]]:

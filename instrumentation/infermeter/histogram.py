@@ -5,6 +5,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from infermeter.rows import Edges, Row
+
 # Up to here a binary search per value is cheaper; beyond, one vectorised comparison per edge is, by up to nine times.
 _SEARCH_BELOW = 2500
 
@@ -12,26 +14,32 @@ _SEARCH_BELOW = 2500
 class Histogram:
     """Counts of values up to each edge, with their number and sum; agrees with prometheus_client bucket by bucket.
 
-    Attributes:
-        edges: inclusive upper bounds, strictly increasing, without infinity; shape (n,).
-        cumulative: number of values <= each edge; shape (n,), int64.
-        count: number of values.
-        total: sum of values.
+    Args:
+        row: where the counts are kept.
+        edges: inclusive upper bounds.
     """
 
-    __slots__ = ("_edges32", "_edges64", "count", "cumulative", "edges", "total")
+    __slots__ = ("_cumulative", "_edges", "row")
 
-    def __init__(self, edges: tuple[float, ...]) -> None:
-        self.edges = edges
-        self._edges64 = np.array(edges, dtype=np.float64)
-        # For a float32 value, "<= edge" and "<= the largest float32 that is no greater than edge" are the same.
-        with np.errstate(over="ignore"):  # an edge beyond the largest float32 becomes that one
-            rounded = self._edges64.astype(np.float32)
-        below = np.nextafter(rounded, np.float32(-np.inf))
-        self._edges32 = np.where(rounded.astype(np.float64) > self._edges64, below, rounded)
-        self.cumulative: NDArray[np.int64] = np.zeros(len(edges), dtype=np.int64)
-        self.count = 0
-        self.total = 0.0
+    def __init__(self, row: Row, edges: Edges) -> None:
+        self.row = row
+        self._edges = edges
+        self._cumulative = row.values[:-2]
+
+    @property
+    def cumulative(self) -> NDArray[np.float64]:
+        """Number of values <= each edge; shape (n,)."""
+        return self._cumulative
+
+    @property
+    def count(self) -> int:
+        """Number of values."""
+        return int(self.row.values[-2])
+
+    @property
+    def total(self) -> float:
+        """Sum of values."""
+        return float(self.row.values[-1])
 
     def add(self, values: NDArray[np.float32] | NDArray[np.float64]) -> tuple[int, int]:
         """Add `values`, shape (n,), without those that a Prometheus histogram cannot hold.
@@ -62,11 +70,11 @@ class Histogram:
             self._add(values, float(values.sum()))
 
     def _add(self, values: NDArray[np.float32] | NDArray[np.float64], total: float) -> None:
-        edges = self._edges32 if values.dtype == np.float32 else self._edges64
+        edges = self._edges.float32 if values.dtype == np.float32 else self._edges.float64
         if len(values) < _SEARCH_BELOW:
             # side="left": a value equal to an edge belongs to that edge's bucket, as in prometheus_client.
             buckets = edges.searchsorted(values, side="left")
-            self.cumulative += np.bincount(buckets, minlength=len(edges) + 1)[:-1].cumsum()
+            self._cumulative += np.bincount(buckets, minlength=len(edges) + 1)[:-1].cumsum()
         else:
             # Edges below the lowest value hold none and edges above the highest all, which spares detectors, whose
             # confidences begin at a threshold, a third of the work.
@@ -75,6 +83,8 @@ class Histogram:
                 0 if edge < lowest else len(values) if edge >= highest else np.count_nonzero(values <= edge)
                 for edge in edges
             ]
-            self.cumulative += np.array(counts, dtype=np.int64)
-        self.count += len(values)
-        self.total += total
+            self._cumulative += np.array(counts, dtype=np.float64)
+        ends = self.row.values
+        ends[-2] += len(values)
+        ends[-1] += total
+        self.row.stale = True

@@ -20,4 +20,4 @@ class Info(Meter):
 
     def announce(self, series: "Series") -> None:
         """Show it in `series`, instead of what was told before."""
-        series.totals.info = self.runs_on
+        series.totals.tell(self.runs_on)

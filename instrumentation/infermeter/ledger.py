@@ -4,6 +4,7 @@ import _thread
 import logging
 import math
 import os
+import platform
 import sys
 import time
 import weakref
@@ -24,12 +25,15 @@ from infermeter.cost import CostModel
 from infermeter.errors import ConfigError
 from infermeter.exposition import expose
 from infermeter.fold import Note, fold, fold_notes, take
-from infermeter.guard import GUARDED, Guard
+from infermeter.guard import GUARDED, Guard, encodable
 from infermeter.meter import Meter
 from infermeter.queue import Queue
 from infermeter.results import UnrecognisedError
+from infermeter.rows import Rows
 from infermeter.series import Labels, Series
+from infermeter.text import Renderer
 from infermeter.track import Track
+from infermeter.version import __version__
 
 log = logging.getLogger("infermeter")
 
@@ -66,8 +70,10 @@ class Ledger:
         self.fold_seconds = 0.0
         self.folds = 0
         self._guard = self._new_guard()
+        self._new_rows()
         self.lock = _thread.allocate_lock()
         self._folder = 0  # the thread that folds
+        self._waiters: list[None] = []  # one for each thread that waits for the lock
         self._costs: dict[tuple[str, str], CostModel] = {}
         self._declared: dict[tuple[type[Meter], str, str], Meter] = {}
         self._declared_labels: dict[tuple[str, str], Labels] = {}
@@ -86,6 +92,7 @@ class Ledger:
         """Take other settings, while nothing is recorded."""
         self.settings = settings
         self._guard = self._new_guard()
+        self._new_rows()
         self._declared_labels.clear()
         self._blank.clear()
         self._service = None
@@ -135,7 +142,7 @@ class Ledger:
     def announce_class(self, series: Series, name: str) -> None:
         """Expose the zero of a class before its first detection."""
         admitted = self._guard.admit_child("detections_total", series.labels, "class", name)
-        series.totals.counters.setdefault(("detections_total", admitted), 0)
+        series.totals.row("detections_total", admitted)
 
     def price(self, track: Track) -> CostModel | None:
         """What inferences of `track` cost."""
@@ -211,9 +218,10 @@ class Ledger:
                 pass
 
     def fold_now(self, series: Series | None = None) -> bool:
-        """Fold `series`, or all, on the calling path: only if nobody else is folding, never waiting."""
+        """Fold `series`, or all, on the calling path: only if nobody else is folding or waits to, never waiting."""
         lock = self.lock  # a fork in the middle, by the user's own objects, gives the child another
-        if not lock.acquire(blocking=False):
+        # Locks are not fair: threads that fold again and again would keep a scrape out for seconds.
+        if self._waiters or not lock.acquire(blocking=False):
             return False
         try:
             self._fold(series)
@@ -231,10 +239,30 @@ class Ledger:
     def collect(self) -> list[Metric]:
         """Every family with its samples, consistent with each other."""
         with self._all_folded():
-            return list(expose(self))
+            self._refresh()
+            return list(expose(self._rows, self.settings.labels))
 
-    def announced(self) -> dict[Labels, Series]:
-        """Series of declared meters that recorded nothing; what the others announce is shown where they record."""
+    def text(self, *, open_metrics: bool) -> str:
+        """The lines of every family, consistent with each other, without the end that a page has."""
+        with self._all_folded():
+            self._refresh()
+            return self._renderer.page(open_metrics=open_metrics)
+
+    def _refresh(self) -> None:
+        """Bring up to date what is not counted but looked up; the caller has just folded."""
+        self._announce()
+        for series in [*self._blank.values(), *self.series.values()]:
+            series.refresh()
+        for (family, cache), looked_up in self.caches.items():
+            self._rows.row(family, (encodable(self.service()),), (cache,)).set(looked_up)
+        for reason in sorted(self.dropped):
+            self._rows.row("infermeter_observations_dropped_total", (), (reason,)).set(self.dropped[reason])
+        for label in sorted(self.folded):
+            self._rows.row("infermeter_label_values_folded_total", (), (label,)).set(self.folded[label])
+        self._rows.row("infermeter_fold_seconds", (), ()).set(self.folds, self.fold_seconds)
+
+    def _announce(self) -> None:
+        """Show what declared meters announce: where they record, or in blank series if they never did."""
         for meter in list(self._declared.values()):
             key = (meter.model, meter.version)
             labels = self._declared_labels.get(key)
@@ -244,7 +272,6 @@ class Ledger:
             if series is None:
                 series = self._blank.setdefault(labels, self._new_series(labels))
             self._show(meter, series)
-        return dict(self._blank)
 
     def waits(self) -> bool:
         """Whether a fold has something to do."""
@@ -257,13 +284,19 @@ class Ledger:
         return Labels(*self._guard.admit_base(self.service(), meter.model, meter.version))
 
     def _new_series(self, labels: Labels) -> Series:
-        return Series(labels, self.settings.edges)
+        return Series(labels, self._rows)
 
     def _show(self, meter: Meter, series: Series) -> None:
         """Have `meter` announce itself in `series`, once."""
         if meter.shown is not series:
             meter.announce(series)
             meter.shown = series
+
+    def _new_rows(self) -> None:
+        self._rows = Rows(self.settings.edges)
+        self._renderer = Renderer(self._rows, self.settings.labels)
+        build = (__version__, platform.python_version())
+        self._rows.row("infermeter_build_info", (), build).set(1)
 
     def _new_guard(self) -> Guard:
         return Guard(self.settings.max_label_values, self.settings.max_series, self._label_folds_append)
@@ -275,7 +308,12 @@ class Ledger:
     def _all_folded(self, patience: float = _SCRAPE_WAITS_SECONDS) -> Iterator[None]:
         """Hold the lock with everything folded; go on without where the lock cannot be had."""
         lock = self.lock  # as in fold_now
-        held = lock.acquire(timeout=patience)
+        waiters = self._waiters
+        waiters.append(None)
+        try:
+            held = lock.acquire(timeout=patience)
+        finally:
+            waiters.pop()
         try:
             if held:
                 self._fold()
@@ -322,6 +360,7 @@ class Ledger:
     def after_fork_in_child(self) -> None:
         """Start from zero with a fresh lock: what happened so far is counted by the parent."""
         self.lock = _thread.allocate_lock()
+        self._folder, self._waiters = 0, []
         for meter in list(self._bound):
             meter.series = None
         for meter in list(self._declared.values()):
@@ -329,6 +368,7 @@ class Ledger:
                 meter.waiting.clear()
         self.series = {}
         self._blank = {}
+        self._new_rows()
         self.pending_bytes = 0
         self._notes.clear()
         self._drops.clear()

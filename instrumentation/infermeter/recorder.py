@@ -1,6 +1,8 @@
 """The recorder: the verbs that users call, and what each of them makes."""
 
-from typing import TYPE_CHECKING, Any, Unpack
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Unpack
 
 from prometheus_client import CollectorRegistry
 
@@ -18,6 +20,7 @@ from infermeter.registration import Registration
 from infermeter.track import Track
 
 if TYPE_CHECKING:
+    from infermeter.page import Asgi, Page, Wsgi
     from infermeter.server import Server
 
 _MOST_TRACKS = 1024
@@ -203,19 +206,43 @@ class Recorder(Ledger):
         """
         from infermeter.server import serve  # noqa: PLC0415  (an HTTP server is not part of recording)
 
-        return serve(self._registry(), port, addr)
+        return serve(self._page(), port, addr)
 
-    def asgi_app(self) -> Any:
+    def asgi_app(self) -> "Asgi":
         """`/metrics` as an ASGI application, to mount in a service of your own."""
-        from prometheus_client import make_asgi_app  # noqa: PLC0415
+        return self._page().asgi_app()
 
-        return make_asgi_app(self._registry())
-
-    def wsgi_app(self) -> Any:
+    def wsgi_app(self) -> "Wsgi":
         """`/metrics` as a WSGI application, to mount in a service of your own."""
-        from prometheus_client import make_wsgi_app  # noqa: PLC0415
+        return self._page().wsgi_app()
 
-        return make_wsgi_app(self._registry())
+    def write_textfile(self, path: str | os.PathLike[str]) -> None:
+        """Write the page to a file, for the textfile collector of node_exporter; readers see all of it or the old one.
+
+        Args:
+            path: ends in `.prom` by the convention of node_exporter.
+
+        Raises:
+            OSError: the file cannot be written; the old one stays.
+        """
+        from infermeter.textfile import write  # noqa: PLC0415  (not part of recording)
+
+        write(self._page(), os.fspath(path))
+
+    def push(self, gateway: str, job: str, grouping_key: Mapping[str, str] | None = None) -> None:
+        """Push everything in the registry to a Pushgateway, for jobs that end before anybody scrapes them.
+
+        Args:
+            gateway: its address, for example "pushgateway:9091".
+            job: the label `job` there.
+            grouping_key: further labels of the group that is replaced.
+
+        Raises:
+            OSError: the gateway does not answer, or refuses.
+        """
+        from prometheus_client import push_to_gateway  # noqa: PLC0415  (not part of recording)
+
+        push_to_gateway(gateway, job, self._registry(), dict(grouping_key or {}))
 
     def register(self, registry: CollectorRegistry) -> None:
         """Be found in another registry too, for pages that are made from a registry of their own.
@@ -236,6 +263,11 @@ class Recorder(Ledger):
             return
         self._registry()
         self.note(self.meter(Meter, model, version), family, own, valid)
+
+    def _page(self) -> "Page":
+        from infermeter.page import Page  # noqa: PLC0415  (not part of recording)
+
+        return Page(self, self._registry())
 
     def _registry(self) -> CollectorRegistry:
         """The registry that we are found in, from the first use on."""

@@ -1,11 +1,25 @@
 """Being found in prometheus_client registries."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from prometheus_client import REGISTRY, CollectorRegistry, Metric
 
 from infermeter.errors import ConfigError
 from infermeter.exposition import describe
+
+_HIDDEN: ContextVar[bool] = ContextVar("infermeter_hidden", default=False)
+
+
+@contextmanager
+def hidden() -> Iterator[None]:
+    """Show nothing of ours in any registry meanwhile, in this thread or task."""
+    token = _HIDDEN.set(True)
+    try:
+        yield
+    finally:
+        _HIDDEN.reset(token)
 
 
 class Registration:
@@ -59,7 +73,11 @@ class _Collector:
     """A recorder as prometheus_client sees it."""
 
     def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
-        self.collect = collect
+        self._collect = collect
+
+    def collect(self) -> Iterable[Metric]:
+        """Every family with its samples."""
+        return () if _HIDDEN.get() else self._collect()
 
     def describe(self) -> Iterable[Metric]:
         """Families without samples: a registry that finds no such method collects them when we register."""

@@ -1,6 +1,5 @@
 """One series: what waits to be folded, what is open, and the totals so far, of one service, model and version."""
 
-from collections import defaultdict
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,6 +8,7 @@ from infermeter.catalogue import ANNOUNCED_ERRORS, TOKEN_TYPES
 from infermeter.cost import CostModel
 from infermeter.histogram import Histogram
 from infermeter.observation import NO_FRAME
+from infermeter.rows import Row, Rows
 
 if TYPE_CHECKING:
     from infermeter.queue import Queue
@@ -25,33 +25,55 @@ class Labels(NamedTuple):
 
 
 class Totals:
-    """What has been counted: the sample values of a series.
-
-    Keys are a family's name and the value of its own label ("" where it has none).
+    """What has been counted: the rows of a series, by family and the value of its own label ("" where it has none).
 
     Attributes:
-        counters: to the count.
-        gauges: to the latest value.
-        histograms: to the histogram; one that was never observed nor announced is absent.
-        info: device, provider and format of the model, once somebody told.
         started: calls of plain functions that began, and calls of everything else that ended.
+        histograms: those that were observed or announced.
     """
 
-    def __init__(self, edges: dict[str, tuple[float, ...]]) -> None:
-        self._edges = edges
+    __slots__ = ("_info", "_labels", "_rows", "_store", "histograms", "started")
+
+    def __init__(self, labels: Labels, rows: Rows) -> None:
+        self._labels = labels
+        self._store = rows
+        self._rows: dict[tuple[str, str], Row] = {}
+        self._info: Row | None = None
         self.started = 0
-        self.counters: defaultdict[tuple[str, str], float] = defaultdict(float)
-        self.gauges: dict[tuple[str, str], float] = {}
         self.histograms: dict[tuple[str, str], Histogram] = {}
-        self.info: tuple[str, str, str] | None = None
+
+    def row(self, family: str, own: str = "") -> Row:
+        """The row of a counter or gauge, made at first use."""
+        row = self._rows.get((family, own))
+        if row is None:
+            row = self._rows[family, own] = self._store.row(family, self._labels, (own,))
+        return row
+
+    def add(self, family: str, number: float, own: str = "") -> None:
+        """Count `number` more."""
+        self.row(family, own).add(number)
+
+    def value(self, family: str, own: str = "") -> float:
+        """What has been counted, or the latest value of a gauge."""
+        return float(self.row(family, own).values[0])
 
     def histogram(self, family: str, own: str = "") -> Histogram:
-        """The histogram of `family` for the value of its own label, made at first use."""
+        """The histogram of `family`, made at first use."""
         histogram = self.histograms.get((family, own))
         if histogram is None:
             # setdefault: an inferring thread may announce a family while another one folds.
-            histogram = self.histograms.setdefault((family, own), Histogram(self._edges[family]))
+            row = self._store.row(family, self._labels, (own,))
+            made = Histogram(row, self._store.edges_of(family))
+            histogram = self.histograms.setdefault((family, own), made)
         return histogram
+
+    def tell(self, runs_on: tuple[str, str, str]) -> None:
+        """Show what the model runs on, instead of what was told before."""
+        row = self._store.row("model_info", self._labels, runs_on)
+        row.set(1)
+        if self._info is not None and self._info is not row:
+            self._store.remove(self._info)
+        self._info = row
 
 
 class Series:
@@ -92,7 +114,7 @@ class Series:
         "totals",
     )
 
-    def __init__(self, labels: Labels, edges: dict[str, tuple[float, ...]]) -> None:
+    def __init__(self, labels: Labels, rows: Rows) -> None:
         self.labels = labels
         self.cost: CostModel | None = None
         self.infers = False
@@ -109,20 +131,19 @@ class Series:
         self.record_bare = self.bare.append
         self.record_left = self.left.append
         self.record_full = self.full.extend
-        self.totals = Totals(edges)
+        self.totals = Totals(labels, rows)
 
     def announce_inferences(self, cost: CostModel | None) -> None:
         """Expose the counters of inferences before the first one, and take its price; the first one counts."""
         if self.infers:
             return
         self.cost = cost
-        counters = self.totals.counters
-        for family in ("inferences_total", "model_timeout_total", "model_fallback_total"):
-            counters.setdefault((family, ""), 0)
+        for family in ("inferences_total", "inferences_in_flight", "model_timeout_total", "model_fallback_total"):
+            self.totals.row(family)
         for kind in ANNOUNCED_ERRORS:
-            counters.setdefault(("model_errors_total", kind), 0)
+            self.totals.row("model_errors_total", kind)
         for kind in TOKEN_TYPES:
-            counters.setdefault(("inference_tokens_total", kind), 0)
+            self.totals.row("inference_tokens_total", kind)
         self.totals.histogram("inference_duration")
         if cost is not None:
             self.totals.histogram("inference_cost")
@@ -139,8 +160,16 @@ class Series:
 
     def in_flight(self) -> int:
         """Calls that are open now; the caller has just folded."""
-        of_functions = self.totals.started + len(self.opened) - int(self.totals.counters["inferences_total", ""])
+        of_functions = self.totals.started + len(self.opened) - int(self.totals.value("inferences_total"))
         return len(self.open) + of_functions
+
+    def refresh(self) -> None:
+        """Bring up to date what is not counted but looked up; the caller has just folded."""
+        if self.infers:
+            self.totals.row("inferences_in_flight").set(self.in_flight())
+        if self.queues:
+            waiting = sum(len(queue.waiting) for queue in list(self.queues))
+            self.totals.row("model_queue_length").set(waiting)
 
     def on_stack(self, frame: FrameType, local: dict[str, Any]) -> Call:
         """The call of the wrapper that runs in `frame`, whose local variables are `local`."""

@@ -1,13 +1,15 @@
 """`/metrics` over HTTP from a background thread."""
 
 import errno
+import socket
 import threading
+from socketserver import ThreadingMixIn
 from types import TracebackType
-from typing import Any, Self
-
-from prometheus_client import CollectorRegistry, start_http_server
+from typing import Self
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from infermeter.errors import ConfigError
+from infermeter.page import Page
 
 _LAST_PORT = 65535
 
@@ -19,10 +21,10 @@ class Server:
         port: the port it listens on.
     """
 
-    def __init__(self, httpd: Any, thread: threading.Thread) -> None:
+    def __init__(self, httpd: WSGIServer, thread: threading.Thread) -> None:
         self._httpd = httpd
         self._thread = thread
-        self.port: int = httpd.server_address[1]
+        self.port: int = httpd.server_port
 
     def close(self) -> None:
         """Stop listening; closing twice is harmless."""
@@ -39,14 +41,14 @@ class Server:
         self.close()
 
 
-def serve(registry: CollectorRegistry, port: int, addr: str) -> Server:
-    """Serve `registry` on `addr` and `port`; see `Recorder.serve`."""
+def serve(page: Page, port: int, addr: str) -> Server:
+    """Serve `page` on `addr` and `port`; see `Recorder.serve`."""
     if type(port) is not int or not 0 <= port <= _LAST_PORT:
         raise ConfigError(f"serve({port!r}) is not a port number of 0 to 65535")
     if not isinstance(addr, str):
         raise ConfigError(f"serve(addr={addr!r}) is not a string, for example '127.0.0.1'")
     try:
-        httpd, thread = start_http_server(port, addr, registry)
+        httpd = _Httpd(page, port, addr)
     except UnicodeError as error:
         raise ConfigError(f"serve(addr={addr!r}) is not an address or the name of a host") from error
     except OSError as error:
@@ -55,4 +57,31 @@ def serve(registry: CollectorRegistry, port: int, addr: str) -> Server:
         else:
             message = f"cannot serve on {addr!r} port {port}: {error.strerror or error}"
         raise ConfigError(message) from error
+    thread = threading.Thread(target=httpd.serve_forever, name="infermeter-metrics", daemon=True)
+    thread.start()
     return Server(httpd, thread)
+
+
+class _Httpd(ThreadingMixIn, WSGIServer):
+    """A thread for each scrape, so that one slow reader does not keep another waiting."""
+
+    daemon_threads = True
+    request_queue_size = 32
+
+    def __init__(self, page: Page, port: int, addr: str) -> None:
+        family, *_, address = socket.getaddrinfo(addr, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        self.address_family = family
+        super().__init__((str(address[0]), port), _Handler)
+        self.set_app(page.wsgi_app())
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a reader that went away."""
+
+
+class _Handler(WSGIRequestHandler):
+    """Writes no line for each scrape."""
+
+    timeout = 30  # seconds that a reader may be silent before its thread is given back
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the base class calls it so)
+        """Say nothing."""

@@ -24,8 +24,8 @@ def test_supervision_detections_are_known(recorder: infermeter.Recorder) -> None
     recorder.fold()
     totals = next(iter(recorder.series.values())).totals
     assert totals.histograms["detection_confidence", ""].total == 1.25
-    assert totals.counters["detections_total", "person"] == 1
-    assert totals.counters["detections_total", "car"] == 1
+    assert totals.value("detections_total", "person") == 1
+    assert totals.value("detections_total", "car") == 1
 
 
 def test_empty_supervision_detections_are_an_empty_frame(recorder: infermeter.Recorder) -> None:

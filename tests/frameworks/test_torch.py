@@ -16,8 +16,8 @@ def test_tensors_are_read_in_every_float_type(recorder: infermeter.Recorder, dty
     totals = next(iter(recorder.series.values())).totals
     recorder.fold()
     assert totals.histograms["detection_confidence", ""].total == 1.625
-    assert totals.counters["detections_total", "face"] == 2
-    assert totals.counters["detections_total", "plate"] == 1
+    assert totals.value("detections_total", "face") == 2
+    assert totals.value("detections_total", "plate") == 1
     assert sum(recorder.dropped.values()) == 0
 
 
@@ -38,7 +38,7 @@ def test_lists_of_scalar_tensors_are_read(recorder: infermeter.Recorder) -> None
     recorder.fold()
     totals = next(iter(recorder.series.values())).totals
     assert totals.histograms["detection_confidence", ""].total == 0.75
-    assert totals.counters["detections_total", "1"] == 2
+    assert totals.value("detections_total", "1") == 2
 
 
 def test_tensor_off_the_host_is_dropped_and_counted(recorder: infermeter.Recorder) -> None:
@@ -60,5 +60,5 @@ def test_torchvision_shape_is_known(recorder: infermeter.Recorder) -> None:
     detect(None)
     recorder.fold()
     totals = next(iter(recorder.series.values())).totals
-    assert totals.counters["detections_total", "person"] == 2
+    assert totals.value("detections_total", "person") == 2
     assert totals.histograms["objects_per_frame", ""].cumulative.tolist()[:3] == [1, 1, 2]

@@ -175,7 +175,7 @@ def test_what_is_loaded_before_configure_has_the_name_of_the_service(run_python:
         for name in ("model_load_seconds_count", "model_accuracy_score", "model_queue_length"):
             print(REGISTRY.get_sample_value(name, {"service": "gate", "model": "a", "version": ""}))
         print(REGISTRY.get_sample_value("cache_hits_total", {"service": "gate", "cache": "c"}))
-    """).split() == ["1", "0.5", "0", "1.0"]
+    """).split() == ["1.0", "0.5", "0.0", "1.0"]
 
 
 def test_a_process_that_only_loads_says_nothing_of_inferences(recorder: Recorder, scrape: Scrape) -> None:
