@@ -24,6 +24,7 @@ ORDER = (
     "arrays",
     "results",
     "rows",
+    "exemplars",
     "histogram",
     "config",
     "call",

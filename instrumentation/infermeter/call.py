@@ -2,7 +2,7 @@
 
 import sys
 from contextvars import ContextVar, Token
-from time import perf_counter
+from time import perf_counter, time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,14 +10,17 @@ import numpy as np
 
 from infermeter.arrays import FLOAT32, class_values, copied_floats
 from infermeter.class_names import printed
+from infermeter.guard import encodable
 from infermeter.observation import (
     FLOAT_IN_TUPLE,
     FLOATS,
+    LONGEST_EXEMPLAR,
     NAME_IN_TUPLE,
     NO_FRAME,
     OBJECTS,
     SMALL_PAYLOAD,
     WIDTHS,
+    Exemplar,
     Facts,
     Frame,
     Names,
@@ -129,6 +132,21 @@ class Call:
         if not self._late():
             self.fact().fallbacks += 1
 
+    def exemplar(self, **labels: str) -> None:
+        """Show this inference as an example: `call.exemplar(trace_id=..., span_id=...)`; the last report counts.
+
+        With OpenTelemetry slow inferences are shown without it. Labels of more than 128 characters in all are
+        refused.
+        """
+        if self._late():
+            return
+        texts = {name: encodable(printed(value)) for name, value in labels.items()}
+        named = all(name.isascii() and name.isidentifier() for name in texts)
+        if not named or sum(map(len, (*texts, *texts.values()))) > LONGEST_EXEMPLAR:
+            self.track.drop("unreadable", ValueError(f"an exemplar's labels are no names, or too long: {texts}"))
+        elif texts:
+            self.fact().exemplar = Exemplar(0.0, time(), texts)
+
     def stage(self, name: str) -> "Stage":
         """A context around a part of this inference: `with call.stage("preprocess"): ...`, also around an `await`.
 
@@ -211,6 +229,9 @@ class _NoCall(Call):
         pass
 
     def fallback(self) -> None:
+        pass
+
+    def exemplar(self, **labels: str) -> None:
         pass
 
     def staged(self, name: str, seconds: float) -> None:

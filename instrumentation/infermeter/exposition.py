@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from prometheus_client import Metric
+from prometheus_client.core import Exemplar
 from prometheus_client.utils import floatToGoString
 
 from infermeter.catalogue import FAMILIES, Family
@@ -39,8 +40,10 @@ def _add(metric: Metric, row: Row, labels: dict[str, str], edges: tuple[float, .
     name = row.family.name
     values = row.values.tolist()
     if row.family.kind == "histogram":
-        for edge, count in zip([*map(floatToGoString, edges), "+Inf"], values, strict=False):
-            metric.add_sample(name + "_bucket", labels | {"le": edge}, count)
+        for place, edge in enumerate([*map(floatToGoString, edges), "+Inf"]):
+            example = row.exemplars.get(place)
+            exemplar = Exemplar(example.labels, example.value, example.time) if example is not None else None
+            metric.add_sample(name + "_bucket", labels | {"le": edge}, values[place], exemplar=exemplar)
     if row.family.kind in {"histogram", "summary"}:
         metric.add_sample(name + "_count", labels, values[-2])
         metric.add_sample(name + "_sum", labels, values[-1])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from infermeter.arrays import number
 from infermeter.catalogue import FAMILIES
 from infermeter.class_names import class_name, printed
+from infermeter.exemplars import gate, keep
 from infermeter.guard import Guard
 from infermeter.meter import Meter
 from infermeter.observation import FLOATS, OBJECTS, STRIDE, WIDTHS, Facts, Frame
@@ -87,7 +88,17 @@ def _fold_durations(series: Series, seconds: list[float], facts: list[Any]) -> N
     totals = series.totals
     durations = np.array(seconds, dtype=np.float64)
     totals.add("inferences_total", len(seconds))
-    totals.histogram("inference_duration").add_checked(durations)
+    histogram = totals.histogram("inference_duration")
+    histogram.add_checked(durations)
+    series.gate = gate(durations)
+    found = take(series.exemplars)
+    found += [
+        fact.exemplar._replace(value=seconds[index])
+        for index, fact in enumerate(facts)
+        if fact is not None and fact.exemplar is not None
+    ]
+    if found:
+        keep(histogram.row, histogram.edges, found)
     cost = series.cost
     if cost is not None:
         usd = durations * cost.usd_per_second

@@ -27,6 +27,11 @@ class Histogram:
         self._cumulative = row.values[:-2]
 
     @property
+    def edges(self) -> NDArray[np.float64]:
+        """Inclusive upper bounds; shape (n,)."""
+        return self._edges.float64
+
+    @property
     def cumulative(self) -> NDArray[np.float64]:
         """Number of values <= each edge; shape (n,)."""
         return self._cumulative
@@ -87,4 +92,4 @@ class Histogram:
         ends = self.row.values
         ends[-2] += len(values)
         ends[-1] += total
-        self.row.stale = True
+        self.row.changed()

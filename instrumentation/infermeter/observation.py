@@ -30,6 +30,9 @@ SMALL_PAYLOAD = 512
 FLOAT_IN_TUPLE = 32  # bytes: a pointer and a float object
 NAME_IN_TUPLE = 8  # bytes: a pointer; names are shared
 
+# What OpenMetrics allows the names and values of an exemplar's labels to take together, in characters.
+LONGEST_EXEMPLAR = 128
+
 Names = Mapping[int, str] | Sequence[str] | None
 
 
@@ -46,6 +49,20 @@ class Frame(NamedTuple):
 NO_FRAME = Frame(None, None, None, None, None)
 
 
+class Exemplar(NamedTuple):
+    """One inference that is shown as an example.
+
+    Attributes:
+        value: seconds that it took.
+        time: when it ended, in seconds since 1970.
+        labels: what identifies it: trace_id and span_id.
+    """
+
+    value: float
+    time: float
+    labels: dict[str, str]
+
+
 class Facts:
     """What only some calls report."""
 
@@ -53,6 +70,7 @@ class Facts:
         "batch_size",
         "completion_tokens",
         "error",
+        "exemplar",
         "fallbacks",
         "first_item",
         "frames",
@@ -63,6 +81,7 @@ class Facts:
 
     def __init__(self) -> None:
         self.error: str | None = None  # the error_type of the exception that ended the call
+        self.exemplar: Exemplar | None = None
         self.frames: list[Frame] | None = None  # second and later frames; the first lies in the record
         self.stages: list[tuple[str, float]] | None = None  # name and seconds of each stage that ended
         self.batch_size: float | None = None  # items

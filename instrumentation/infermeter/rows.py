@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from infermeter.catalogue import FAMILIES, Family
+from infermeter.observation import Exemplar
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+_NONE: Mapping[int, Exemplar] = {}
 
 
 class Row:
@@ -24,9 +28,11 @@ class Row:
             edge, their number, and their sum; a summary number and sum.
         stale: whether `text` is older than the values.
         text: the lines of the row, as rendered last.
+        message: the row as protobuf, if it has not changed since.
+        exemplars: of a histogram, by the index of their bucket.
     """
 
-    __slots__ = ("family", "labels", "own", "stale", "text", "values")
+    __slots__ = ("exemplars", "family", "labels", "message", "own", "stale", "text", "values")
 
     def __init__(self, family: Family, labels: tuple[str, ...], own: tuple[str, ...], width: int) -> None:
         self.family = family
@@ -35,19 +41,26 @@ class Row:
         self.values: NDArray[np.float64] = np.zeros(width)
         self.stale = True
         self.text = ""
+        self.message: bytes | None = None
+        self.exemplars: Mapping[int, Exemplar] = _NONE
 
     def add(self, number: float) -> None:
         """Count `number` more."""
         if number:
             self.values[0] += number
-            self.stale = True
+            self.changed()
 
     def set(self, *values: float) -> None:
         """Take other values."""
         for index, value in enumerate(values):
             if self.values[index] != value:
                 self.values[index] = value
-                self.stale = True
+                self.changed()
+
+    def changed(self) -> None:
+        """Have it rendered anew."""
+        self.stale = True
+        self.message = None
 
 
 class Edges:

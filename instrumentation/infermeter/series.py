@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from infermeter.call import LOCAL_STARTED, Call
 from infermeter.catalogue import ANNOUNCED_ERRORS, TOKEN_TYPES
 from infermeter.cost import CostModel
+from infermeter.exemplars import current, first_gate
 from infermeter.histogram import Histogram
-from infermeter.observation import NO_FRAME
+from infermeter.observation import NO_FRAME, Exemplar
 from infermeter.rows import Row, Rows
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ class Series:
         bare, left: bare records of plain functions, and of everything else.
         full: full records; everything else but plain functions adds to `opened` then, not before.
         on_stack_calls: frame of a wrapper to the call that `current` gave to code under it.
+        gate: seconds from which on an inference is asked for its trace.
+        exemplars: those found since the last fold.
         queues: what waits for this model.
         infers: whether inferences are watched here; a process may only load a model, or only queue for it.
     """
@@ -98,7 +101,9 @@ class Series:
         "bare",
         "cost",
         "enter",
+        "exemplars",
         "full",
+        "gate",
         "infers",
         "labels",
         "leave",
@@ -118,6 +123,8 @@ class Series:
         self.labels = labels
         self.cost: CostModel | None = None
         self.infers = False
+        self.gate = first_gate()
+        self.exemplars: list[Exemplar] = []
         self.queues: dict[Queue, None] = {}
         self.opened: list[None] = []
         self.bare: list[float] = []
@@ -162,6 +169,12 @@ class Series:
         """Calls that are open now; the caller has just folded."""
         of_functions = self.totals.started + len(self.opened) - int(self.totals.value("inferences_total"))
         return len(self.open) + of_functions
+
+    def exemplify(self, seconds: float) -> None:
+        """Keep the trace of a slow inference that ends now."""
+        exemplar = current(seconds)
+        if exemplar is not None:
+            self.exemplars.append(exemplar)
 
     def refresh(self) -> None:
         """Bring up to date what is not counted but looked up; the caller has just folded."""

@@ -42,6 +42,8 @@ class Renderer:
             if rows:
                 parts.append(_head(family, open_metrics=open_metrics))
                 parts += [self._rendered(row) if row.stale else row.text for row in rows]
+                if open_metrics and family.name == "inference_duration":
+                    parts[-len(rows) :] = map(_with_exemplars, rows)
         return "".join(parts)
 
     def _rendered(self, row: Row) -> str:
@@ -62,6 +64,16 @@ class Renderer:
         names = labels_of(row, self._constant)
         # A label value may hold a percent sign, and the lines are a format.
         return ",".join([f'{name}="{_escaped(value)}"' for name, value in names.items()]).replace("%", "%%")
+
+
+def _with_exemplars(row: Row) -> str:
+    if not row.exemplars:
+        return row.text
+    lines = row.text.split("\n")
+    for place, (value, moment, labels) in row.exemplars.items():
+        names = ",".join(f'{name}="{_escaped(text)}"' for name, text in labels.items())
+        lines[place] += f" # {{{names}}} {value!r} {moment!r}"
+    return "\n".join(lines)
 
 
 def _lines(family: Family, edges: tuple[float, ...]) -> str:

@@ -156,13 +156,16 @@ class Track(Meter):
         except ValueError:
             pass
         call.open = False
+        seconds = ended - call.started
+        if seconds > series.gate:
+            series.exemplify(seconds)
         if call.facts is None and call.frame is NO_FRAME:
-            series.record_left(ended - call.started)
+            series.record_left(seconds)
             if len(series.left) >= _MANY_BARE:
                 self.recorder.fold_now(series)
         else:
             series.start(None)
-            self._record_full(call, ended - call.started)
+            self._record_full(call, seconds)
 
     def finish(self, call: Call, seconds: float) -> None:
         """End `call`, which took `seconds`, and record it."""
@@ -178,6 +181,8 @@ class Track(Meter):
         if series.on_stack_calls:
             self._end_on_stack(series, started, seconds)
             return
+        if seconds > series.gate:
+            series.exemplify(seconds)
         series.record_bare(seconds)
         if len(series.bare) >= _MANY_BARE:
             self.recorder.fold_now(series)
@@ -195,6 +200,8 @@ class Track(Meter):
         else:
             self._end_on_stack(series, started, seconds, found)
             return
+        if seconds > series.gate:
+            series.exemplify(seconds)
         series.record_full((seconds, dtype, stored, None, None, None, None))
         if len(stored) > SMALL_PAYLOAD:
             self.recorder.weigh(len(stored) * (FLOAT_IN_TUPLE if dtype is FLOATS else 1))
@@ -219,6 +226,8 @@ class Track(Meter):
     def end_failed(self, series: Series, started: float, seconds: float, error: BaseException) -> None:
         """Record a call of a plain function that raised."""
         call = series.on_stack_calls.pop(sys._getframe(1), None) or self._call(series, started)  # noqa: SLF001
+        if seconds > series.gate:
+            series.exemplify(seconds)
         self._set_error(call, error)
         self._record_full(call, seconds)
 
@@ -291,6 +300,8 @@ class Track(Meter):
         call = series.on_stack_calls.pop(sys._getframe(2), None) or self._call(series, started)  # noqa: SLF001
         if found is not UNREAD:
             self._report(call, found)
+        if seconds > series.gate:
+            series.exemplify(seconds)
         self._record_full(call, seconds)
 
     def _leave(self, call: Call) -> None:
@@ -302,6 +313,8 @@ class Track(Meter):
 
     def _close(self, call: Call, seconds: float) -> None:
         """Record `call`, which was taken out of the open ones."""
+        if seconds > call.series.gate:
+            call.series.exemplify(seconds)
         self._leave(call)
         if call.facts is None and call.frame is NO_FRAME:
             call.series.record_left(seconds)

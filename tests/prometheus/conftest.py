@@ -45,10 +45,10 @@ class Service:
         """Host and port of its metrics."""
         return f"{ADDRESS}:{self._port}"
 
-    def do(self, command: str, **arguments: object) -> None:
-        """Have a function of `service.py` called, and wait until it is done."""
+    def do(self, command: str, **arguments: object) -> Any:
+        """Have a function of `service.py` called, wait until it is done, and give what it returns."""
         self._say(json.dumps([command, arguments]))
-        assert self._hear() == "done"
+        return json.loads(self._hear())
 
     def page(self, accept: str) -> str:
         """What `/metrics` answers to somebody who accepts that."""
@@ -137,6 +137,10 @@ class Prometheus:
         self._target = f'job="{job}", instance=~"{instance or ".+"}"'
         self.client = httpx.Client(base_url=url, trust_env=False, timeout=10)
 
+    def exemplars(self, query: str, start: float) -> list[dict[str, Any]]:
+        """The exemplars of the series of a query from a moment on, and the labels of their series."""
+        return exemplars(self.client, query, start)
+
     def next_scrape(self) -> Scrape:
         """The first successful scrape of the target that begins after now."""
         now = time.time() * 1000
@@ -148,6 +152,14 @@ class Prometheus:
                         return Scrape(self.client, round(seconds * 1000))
             time.sleep(0.05)
         pytest.fail(f"Prometheus did not scrape {self._target} within {PATIENCE} s")
+
+
+def exemplars(client: httpx.Client, query: str, start: float) -> list[dict[str, Any]]:
+    """The exemplars of the series of a query from a moment on, and the labels of their series."""
+    parameters = {"query": query, "start": str(start), "end": str(time.time() + 60)}
+    answer = client.get("/api/v1/query_exemplars", params=parameters).json()
+    assert answer["status"] == "success", f"{query}: {answer['error']}"
+    return [{**one, "series": series["seriesLabels"]} for series in answer["data"] for one in series["exemplars"]]
 
 
 def ask(client: httpx.Client, query: str, **parameters: str) -> list[Any]:
@@ -206,6 +218,7 @@ scrape_configs:
         f"--config.file={config}",
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address={ADDRESS}:{port}",
+        "--enable-feature=exemplar-storage",
     ]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)

@@ -3,7 +3,8 @@
     python service.py PORT
 
 It prints the port of its metrics, then reads commands from stdin, one a line: a JSON list of the name and the keyword
-arguments of a function below. Each is answered by a line when it is done. The end of stdin ends the service.
+arguments of a function below. Each is answered by a line, when it is done: what it returns, as JSON. The end of stdin
+ends the service.
 
 Every model belongs to one question, so that it is at 0 until its test begins.
 """
@@ -16,6 +17,7 @@ import time
 from contextlib import ExitStack
 
 import numpy as np
+from opentelemetry.sdk.trace import TracerProvider
 
 import infermeter
 
@@ -54,7 +56,9 @@ clocked = {
     "known": infermeter.track(model="known"),
     "priced": infermeter.track(model="priced", cost=infermeter.CostModel(usd_per_hour=7.2, concurrency=2)),
     "restarted": infermeter.track(model="restarted"),
+    "traced": infermeter.track(model="traced"),
 }
+tracer = TracerProvider().get_tracer("service")
 held = infermeter.track(model="held")
 for track in (*clocked.values(), held):
     track(detect)  # what is decorated announces its zeros
@@ -95,6 +99,16 @@ def record(model: str, durations: list[float]) -> None:
         clocked[model].finish(clocked[model].begin(), seconds)
 
 
+def record_traced(durations: list[float]) -> list[str]:
+    """Infer once for each of these times, in seconds, each in a trace of its own; gives the traces."""
+    traces = []
+    for seconds in durations:
+        with tracer.start_as_current_span("request") as span:
+            record("traced", [seconds])
+        traces.append(f"{span.get_span_context().trace_id:032x}")
+    return traces
+
+
 def hold() -> None:
     """Open a call and leave it open."""
     opened.enter_context(held)
@@ -105,12 +119,14 @@ def release() -> None:
     opened.close()
 
 
-COMMANDS = {command.__name__: command for command in (detect_all, sleep_all, complete_all, fail, record, hold, release)}
+COMMANDS = {
+    command.__name__: command
+    for command in (detect_all, sleep_all, complete_all, fail, record, record_traced, hold, release)
+}
 
 if __name__ == "__main__":
     with infermeter.serve(int(sys.argv[1]), addr="127.0.0.1") as server:
         print(server.port, flush=True)
         for line in sys.stdin:
             name, arguments = json.loads(line)
-            COMMANDS[name](**arguments)
-            print("done", flush=True)
+            print(json.dumps(COMMANDS[name](**arguments)), flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -154,3 +155,17 @@ def test_what_is_in_flight(service: Service, prometheus: Prometheus) -> None:
     after = prometheus.next_scrape()
 
     assert [scrape.value(query) for scrape in (before, during, after)] == [0, 1, 0]
+
+
+def test_exemplars_lead_to_traces(service: Service, prometheus: Prometheus) -> None:
+    """The slowest inferences are found by their trace, each at the bucket of its duration."""
+    start = time.time()
+    durations = [0.004, 0.3, 0.02, 7.0, 0.8, 0.003]
+    traces = dict(zip(durations, service.do("record_traced", durations=durations), strict=True))
+    prometheus.next_scrape()
+    found = prometheus.exemplars('inference_duration_bucket{model="traced"}', start)
+
+    assert {(one["labels"]["trace_id"], float(one["value"]), one["series"]["le"]) for one in found} == {
+        (traces[seconds], seconds, edge)
+        for seconds, edge in ((0.02, "0.025"), (0.3, "0.5"), (0.8, "1.0"), (7.0, "10.0"))
+    }

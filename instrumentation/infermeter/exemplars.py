@@ -1,0 +1,61 @@
+"""Exemplars: which trace a slow inference belongs to.
+
+Asking OpenTelemetry for the current span costs as much as recording an inference, so only those are asked about that
+are slower than a gate, which each fold sets to what the slowest took before. Without OpenTelemetry the gate is shut.
+"""
+
+import math
+import sys
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infermeter.observation import Exemplar
+from infermeter.rows import Row
+
+# Exemplars of a series, at most.
+MOST = 4
+SHUT = math.inf
+_TRACE = "opentelemetry.trace"
+
+
+def current(seconds: float) -> Exemplar | None:
+    """The exemplar of an inference of so many seconds that ends now, if a span of OpenTelemetry is recording."""
+    trace = sys.modules.get(_TRACE)
+    if trace is None:
+        return None
+    try:
+        span = trace.get_current_span()
+        if not span.is_recording():
+            return None
+        context = span.get_span_context()
+        labels = {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
+    except Exception:  # foreign code: an example is not worth an inference
+        return None
+    return Exemplar(seconds, time.time(), labels)
+
+
+def first_gate() -> float:
+    """The gate of a series that has recorded nothing."""
+    return 0.0 if _TRACE in sys.modules else SHUT
+
+
+def gate(durations: NDArray[np.float64]) -> float:
+    """Seconds above which the next inferences are asked for their trace, after a fold of `durations`, shape (n,)."""
+    if _TRACE not in sys.modules:
+        return SHUT
+    return float(np.partition(durations, -MOST)[-MOST]) if len(durations) > MOST else 0.0
+
+
+def keep(row: Row, edges: NDArray[np.float64], found: list[Exemplar]) -> None:
+    """Show the slowest of what was `found` since the last fold: one a bucket, and some of before if there is room."""
+    slowest = sorted(found, key=lambda one: one.value)[-MOST:]
+    places = np.searchsorted(edges, [one.value for one in slowest], side="left").tolist()
+    newest = dict(zip(places, slowest, strict=True))
+    older = sorted(row.exemplars.items(), key=lambda item: item[1].time, reverse=True)
+    for place, one in older:
+        if len(newest) < MOST:
+            newest.setdefault(place, one)
+    row.exemplars = newest
+    row.changed()
