@@ -55,9 +55,9 @@ class Engine:
         """What podman answers; the test fails if it does."""
         return self.said(self._ran(["podman", *self._podman(), *arguments], seconds))
 
-    def tried(self, *arguments: str) -> bool:
-        """Whether podman succeeds."""
-        return self._ran(["podman", *self._podman(), *arguments], PATIENCE).returncode == 0
+    def tried(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """How podman ends, and what it says."""
+        return self._ran(["podman", *self._podman(), *arguments], PATIENCE)
 
     def build(self, *arguments: str | Path) -> None:
         """Have buildah build an image; in a chroot, which needs nothing from the machine but root."""
@@ -127,13 +127,14 @@ class Container:
     def wait_until_healthy(self) -> None:
         """Return when its health check succeeds."""
         deadline = time.monotonic() + PATIENCE
-        while not self.healthy(self.service):
+        while (checked := self.check(self.service)).returncode:
             if time.monotonic() > deadline or self.state("Running") != "true":
-                pytest.fail(f"{self.name} did not get well, having said:\n{self.engine.podman('logs', self.name)}")
+                said = self.engine.podman("logs", self.name)
+                pytest.fail(f"{self.name} did not get well, having said:\n{said}\nIts health check:\n{checked.stdout}")
             time.sleep(0.2)
 
-    def healthy(self, service: dict[str, Any]) -> bool:
-        """Whether the health check of a service succeeds in this container."""
+    def check(self, service: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+        """How the health check of a service ends in this container."""
         return self.engine.tried("exec", self.name, *service["healthcheck"]["test"][1:])
 
     def python(self, program: str) -> str:
@@ -173,7 +174,7 @@ def engine() -> Iterator[Engine]:
         reason = f"images are built as root, with what .ci/images installs; missing: {', '.join(missing) or 'root'}"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
     running = Engine()
-    if not running.tried("image", "exists", BASE):
+    if running.tried("image", "exists", BASE).returncode:
         make_base(running)
     running.clean()
     yield running
