@@ -17,14 +17,22 @@ from infermeter.catalogue import FAMILIES
 from infermeter.cost import CostModel
 from infermeter.errors import ConfigError
 from infermeter.guard import DEFAULT_SERIES, GUARDED
+from infermeter.native import MAX_BUCKETS
 from infermeter.observation import Names
 
 log = logging.getLogger("infermeter")
 
 UNKNOWN_SERVICE = "unknown_service"
 _SERVICE_VARIABLES = ("INFERMETER_SERVICE", "OTEL_SERVICE_NAME")
+_HISTOGRAMS_VARIABLE = "INFERMETER_HISTOGRAMS"
+_MODES = ("classic", "native", "both")
+# Queries average its bare name, which a native histogram would take.
+_ALWAYS_CLASSIC = "objects_per_frame"
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _OWN_LABELS = {label for family in FAMILIES.values() for label in family.labels} | {"le", "quantile"}
+
+
+Mode = Literal["classic", "native", "both"]
 
 
 class Options(TypedDict, total=False):
@@ -37,6 +45,8 @@ class Options(TypedDict, total=False):
     labels: Mapping[str, str]
     max_label_values: int | Mapping[str, int]
     max_series: int
+    histograms: Mode | Mapping[str, Mode]
+    max_native_buckets: int
 
 
 class TrackOptions(TypedDict, total=False):
@@ -60,6 +70,8 @@ class Settings:
         labels: constant labels on every family of a service.
         max_label_values: limit of distinct values by label name.
         max_series: limit of series per family.
+        histograms: how histogram families are exposed where not classic; None asks the environment.
+        max_native_buckets: populated buckets of a native histogram before its resolution is halved.
     """
 
     service: str | None = None
@@ -71,6 +83,8 @@ class Settings:
     labels: dict[str, str] = field(default_factory=dict)
     max_label_values: dict[str, int] = field(default_factory=dict)
     max_series: int = DEFAULT_SERIES
+    histograms: dict[str, str] | None = None
+    max_native_buckets: int = MAX_BUCKETS
 
     def replaced(self, options: Mapping[str, Any]) -> "Settings":
         """These settings with `options` over them.
@@ -120,6 +134,17 @@ def environment_service() -> str:
         "no service name: set INFERMETER_SERVICE or call infermeter.configure(service=...); using %r", UNKNOWN_SERVICE
     )
     return UNKNOWN_SERVICE
+
+
+def environment_histograms() -> dict[str, str]:
+    """How the environment wants histogram families exposed; what is wrong there is logged."""
+    value = os.environ.get(_HISTOGRAMS_VARIABLE)
+    if value:
+        try:
+            return _histograms(value)
+        except ConfigError as error:
+            log.warning("ignoring the environment variable %s: %s", _HISTOGRAMS_VARIABLE, error)
+    return {}
 
 
 def strict() -> bool:
@@ -203,6 +228,25 @@ def _max_series(value: object) -> int:
     return _limit(f"max_series={value!r}", value)
 
 
+def _histograms(value: object) -> dict[str, str]:
+    """Modes by family, `objects_per_frame` left out, as it is always classic."""
+    families = [name for name, family in FAMILIES.items() if family.kind == "histogram" and name != _ALWAYS_CLASSIC]
+    given = value if isinstance(value, Mapping) else dict.fromkeys(families, value)
+    for name, mode in given.items():
+        if name not in families:
+            if name == _ALWAYS_CLASSIC:
+                raise ConfigError(f"histograms={{{name!r}: ...}} is always classic, expected another family")
+            raise ConfigError(f"histograms={{{name!r}: ...}} names no histogram{_guess(str(name), families)}")
+        if mode not in _MODES:
+            what = f"{{{name!r}: {mode!r}}}" if isinstance(value, Mapping) else repr(value)
+            raise ConfigError(f'histograms={what} is none of "classic", "native" and "both"')
+    return dict(given)
+
+
+def _max_native_buckets(value: object) -> int:
+    return _limit(f"max_native_buckets={value!r}", value)
+
+
 def _limit(given: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ConfigError(f"{given} is not a whole number of 1 or more")
@@ -217,4 +261,6 @@ _READERS: dict[str, tuple[str, Any]] = {
     "labels": ("labels", _labels),
     "max_label_values": ("max_label_values", _max_label_values),
     "max_series": ("max_series", _max_series),
+    "histograms": ("histograms", _histograms),
+    "max_native_buckets": ("max_native_buckets", _max_native_buckets),
 }

@@ -49,3 +49,34 @@ class CostModel:
         """What a second of one inference costs, USD."""
         per_hour = self.usd_per_hour + self.watts / 1000 * self.usd_per_kwh
         return per_hour / 3600 / self.concurrency
+
+
+# Models whose prices are remembered.
+_MOST = 1024
+
+
+class Prices:
+    """What each model costs, the same wherever it is tracked."""
+
+    def __init__(self) -> None:
+        self._models: dict[tuple[str, str], CostModel] = {}
+
+    def set(self, model: str, version: str, cost: CostModel) -> None:
+        """Take the prices of a model.
+
+        Raises:
+            ConfigError: it has others already.
+        """
+        if len(self._models) >= _MOST:  # request ids as models: each track keeps its own
+            return
+        given = self._models.setdefault((model, version), cost)
+        if given != cost:
+            message = (
+                f"track(model={model!r}, version={version!r}, cost={cost!r}) is the second price of one model, "
+                f"expected {given!r} as before"
+            )
+            raise ConfigError(message)
+
+    def of(self, model: str, version: str) -> CostModel | None:
+        """The prices of a model, if it has some of its own."""
+        return self._models.get((model, version))

@@ -89,6 +89,8 @@ class Histogram:
                 for edge in edges
             ]
             self._cumulative += np.array(counts, dtype=np.float64)
+        if self.row.native is not None:
+            self.row.native.add(values)
         ends = self.row.values
         ends[-2] += len(values)
         ends[-1] += total

@@ -20,19 +20,18 @@ from infermeter import fork
 from infermeter.arrays import DeviceArrayError, number
 from infermeter.call import now
 from infermeter.catalogue import DROP_REASONS
-from infermeter.config import Settings, environment_service, strict
-from infermeter.cost import CostModel
-from infermeter.errors import ConfigError
+from infermeter.config import Settings, environment_histograms, environment_service, strict
+from infermeter.cost import Prices
 from infermeter.exposition import expose
 from infermeter.fold import Note, fold, fold_notes, take
 from infermeter.guard import GUARDED, Guard, encodable
+from infermeter.messages import Encoder
 from infermeter.meter import Meter
 from infermeter.queue import Queue
 from infermeter.results import UnrecognisedError
 from infermeter.rows import Rows
 from infermeter.series import Labels, Series
 from infermeter.text import Renderer
-from infermeter.track import Track
 from infermeter.version import __version__
 
 log = logging.getLogger("infermeter")
@@ -45,8 +44,6 @@ _FOLD_EVERY_SECONDS = 1.0
 _SCRAPE_WAITS_SECONDS = 5.0
 # A call that finds too much waiting, and another thread folding, waits for that one at most so long.
 _FULL_WAITS_SECONDS = 0.25
-# Prices that are remembered by model.
-_MOST_COSTS = 1024
 # What may wait for a fold in payloads of more than SMALL_PAYLOAD each.
 _PENDING_BYTES = 8 * 1024 * 1024
 # What may wait for a fold besides inferences, of each kind.
@@ -74,7 +71,7 @@ class Ledger:
         self.lock = _thread.allocate_lock()
         self._folder = 0  # the thread that folds
         self._waiters: list[None] = []  # one for each thread that waits for the lock
-        self._costs: dict[tuple[str, str], CostModel] = {}
+        self.prices = Prices()
         self._declared: dict[tuple[type[Meter], str, str], Meter] = {}
         self._declared_labels: dict[tuple[str, str], Labels] = {}
         self._blank: dict[Labels, Series] = {}
@@ -143,25 +140,6 @@ class Ledger:
         """Expose the zero of a class before its first detection."""
         admitted = self._guard.admit_child("detections_total", series.labels, "class", name)
         series.totals.row("detections_total", admitted)
-
-    def price(self, track: Track) -> CostModel | None:
-        """What inferences of `track` cost."""
-        return self._costs.get((track.model, track.version)) or track.cost or self.settings.cost
-
-    def set_cost(self, model: str, version: str, cost: CostModel) -> None:
-        """Take the prices of a model, the same wherever it is tracked.
-
-        Raises:
-            ConfigError: it has others already.
-        """
-        if len(self._costs) >= _MOST_COSTS:  # request ids as models: each track keeps its own
-            return
-        given = self._costs.setdefault((model, version), cost)
-        if given != cost:
-            raise ConfigError(
-                f"track(model={model!r}, version={version!r}, cost={cost!r}) is the second price of one model, "
-                f"expected {given!r} as before"
-            )
 
     def service(self) -> str:
         """The name of the service, settled at the first record."""
@@ -273,6 +251,12 @@ class Ledger:
                 series = self._blank.setdefault(labels, self._new_series(labels))
             self._show(meter, series)
 
+    def protobuf(self, *, classic: bool) -> bytes:
+        """The messages of every family, consistent with each other; `classic` leaves native buckets out."""
+        with self._all_folded():
+            self._refresh()
+            return self._encoder.page(classic=classic)
+
     def waits(self) -> bool:
         """Whether a fold has something to do."""
         other = self._notes or self._cache_notes
@@ -293,8 +277,10 @@ class Ledger:
             meter.shown = series
 
     def _new_rows(self) -> None:
-        self._rows = Rows(self.settings.edges)
+        modes = environment_histograms() if self.settings.histograms is None else self.settings.histograms
+        self._rows = Rows(self.settings.edges, modes, self.settings.max_native_buckets)
         self._renderer = Renderer(self._rows, self.settings.labels)
+        self._encoder = Encoder(self._rows, self.settings.labels)
         build = (__version__, platform.python_version())
         self._rows.row("infermeter_build_info", (), build).set(1)
 

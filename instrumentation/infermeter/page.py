@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_open_metrics
 
+from infermeter.negotiation import Format, negotiate
+from infermeter.protobuf import CONTENT_TYPE, convert
 from infermeter.registration import hidden
 from infermeter.text import OPEN_METRICS, TEXT
 
@@ -30,6 +32,7 @@ Wsgi = Callable[[Mapping[str, Any], Callable[[str, Headers], object]], Iterable[
 
 # Level 1: a third of the size is what matters to a network, the rest would be paid for by those who infer.
 _GZIP_LEVEL = 1
+_CONTENT_TYPES = {"text": TEXT, "openmetrics": OPEN_METRICS, "protobuf": CONTENT_TYPE}
 
 
 class Page:
@@ -53,21 +56,26 @@ class Page:
         others: bytes = generate_open_metrics(self._others())  # type: ignore[no-untyped-call]
         return self._ledger.text(open_metrics=True).encode() + others
 
-    def answer(self, accept: str, encoding: str, names: list[str]) -> tuple[Headers, bytes]:
+    def protobuf(self, *, classic: bool = False) -> bytes:
+        """The page as delimited `MetricFamily` messages; `classic` leaves native buckets out."""
+        return self._ledger.protobuf(classic=classic) + _converted(self._others().collect())
+
+    def answer(self, accept: str, encoding: str, query: Mapping[str, list[str]]) -> tuple[Headers, bytes]:
         """The headers and the body for somebody who asks.
 
         Args:
             accept: the header Accept.
             encoding: the header Accept-Encoding.
-            names: if not empty, only samples of these names.
+            query: `name[]` chooses samples by name; `histograms=classic` leaves native buckets out.
         """
-        open_metrics = "openmetrics" in accept
-        if names:  # rare, and not worth a way of our own
-            some = self._registry.restricted_registry(names)
-            body = (generate_open_metrics if open_metrics else generate_latest)(some)
+        kind = negotiate(accept)
+        if names := query.get("name[]"):
+            body = self._chosen(kind, names)
+        elif kind == "protobuf":
+            body = self.protobuf(classic=query.get("histograms") == ["classic"])
         else:
-            body = self.open_metrics() if open_metrics else self.text()
-        headers = [("Content-Type", OPEN_METRICS if open_metrics else TEXT)]
+            body = self.open_metrics() if kind == "openmetrics" else self.text()
+        headers = [("Content-Type", _CONTENT_TYPES[kind])]
         if "gzip" in encoding.lower():
             body = gzip.compress(body, _GZIP_LEVEL)
             headers.append(("Content-Encoding", "gzip"))
@@ -117,10 +125,18 @@ class Page:
         elif path.endswith("/favicon.ico"):
             status, headers, body = "404 Not Found", [], b""
         else:
-            headers, body = self.answer(accept, encoding, parse_qs(query).get("name[]", []))
+            headers, body = self.answer(accept, encoding, parse_qs(query))
             status = "200 OK"
         headers.append(("Content-Length", str(len(body))))
         return status, headers, b"" if method == "HEAD" else body
+
+    def _chosen(self, kind: Format, names: list[str]) -> bytes:
+        """Only samples of some names: rare, and not worth a way of our own."""
+        some = self._registry.restricted_registry(names)
+        if kind == "protobuf":
+            return _converted(some.collect())
+        body: bytes = (generate_open_metrics if kind == "openmetrics" else generate_latest)(some)
+        return body
 
     def _others(self) -> "_Collected":
         """What is in the registry beside us."""
@@ -142,6 +158,17 @@ class _Collected(CollectorRegistry):
 
     def collect(self) -> list[Metric]:
         return self._metrics
+
+
+def _converted(metrics: Iterable[Metric]) -> bytes:
+    """Metrics of others as messages; one that cannot be converted is left out."""
+    parts = []
+    for metric in metrics:
+        try:
+            parts.append(convert(metric))
+        except Exception:  # what a foreign collector gives may be anything
+            log.exception("the metric %r in the registry is no metric; /metrics goes on without it", metric)
+    return b"".join(parts)
 
 
 def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str:

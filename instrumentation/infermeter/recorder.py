@@ -60,6 +60,10 @@ class Recorder(Ledger):
                 max_label_values: distinct values per guarded label (see `guard.GUARDED`; default
                     100): one number or a mapping.
                 max_series: series per family (default 1,000).
+                histograms: "classic" (default), "native" or "both", for all or by family; to scrapers that ask for
+                    protobuf (default: the environment variable INFERMETER_HISTOGRAMS).
+                max_native_buckets: populated buckets of a native histogram before its resolution is halved
+                    (default 160).
 
         Raises:
             ConfigError: an unknown option, a value that cannot work, a registry that already has a family of ours,
@@ -97,7 +101,7 @@ class Recorder(Ledger):
         self._registry()
         track = Track.checked(self, model, version, **options)
         if track.cost is not None:
-            self.set_cost(model, version, track.cost)
+            self.prices.set(model, version, track.cost)
         if not options and sum(map(len, list(self._tracks.values()))) < _MOST_TRACKS:
             track = self._tracks.setdefault(version, {}).setdefault(model, track)
         return track

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from infermeter.catalogue import FAMILIES, Family
+from infermeter.native import MAX_BUCKETS, Native, width
 from infermeter.observation import Exemplar
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 
 _NONE: Mapping[int, Exemplar] = {}
+_CLASSIC: Mapping[str, str] = {}
 
 
 class Row:
@@ -30,9 +32,10 @@ class Row:
         text: the lines of the row, as rendered last.
         message: the row as protobuf, if it has not changed since.
         exemplars: of a histogram, by the index of their bucket.
+        native: the native buckets of a histogram that has some.
     """
 
-    __slots__ = ("exemplars", "family", "labels", "message", "own", "stale", "text", "values")
+    __slots__ = ("exemplars", "family", "labels", "message", "native", "own", "stale", "text", "values")
 
     def __init__(self, family: Family, labels: tuple[str, ...], own: tuple[str, ...], width: int) -> None:
         self.family = family
@@ -43,6 +46,7 @@ class Row:
         self.text = ""
         self.message: bytes | None = None
         self.exemplars: Mapping[int, Exemplar] = _NONE
+        self.native: Native | None = None
 
     def add(self, number: float) -> None:
         """Count `number` more."""
@@ -86,10 +90,19 @@ class Rows:
 
     Args:
         edges: upper edges of the buckets by histogram family.
+        modes: families that are "native" or "both"; the others are classic.
+        max_native_buckets: populated buckets of a native histogram before its resolution is halved.
     """
 
-    def __init__(self, edges: Mapping[str, tuple[float, ...]]) -> None:
+    def __init__(
+        self,
+        edges: Mapping[str, tuple[float, ...]],
+        modes: Mapping[str, str] = _CLASSIC,
+        max_native_buckets: int = MAX_BUCKETS,
+    ) -> None:
         self.edges = edges
+        self.modes = modes
+        self._native_width = width(max_native_buckets)
         self._edges: dict[str, Edges] = {}
         self._families: dict[str, dict[tuple[tuple[str, ...], tuple[str, ...]], Row]] = {name: {} for name in FAMILIES}
 
@@ -99,8 +112,11 @@ class Rows:
         row = rows.get((labels, own))
         if row is None:
             kind = FAMILIES[family].kind
-            width = len(self.edges[family]) + 2 if kind == "histogram" else 2 if kind == "summary" else 1
-            row = rows.setdefault((labels, own), Row(FAMILIES[family], labels, own, width))
+            size = len(self.edges[family]) + 2 if kind == "histogram" else 2 if kind == "summary" else 1
+            made = Row(FAMILIES[family], labels, own, size)
+            if self.modes.get(family, "classic") != "classic":
+                made.native = Native(np.zeros(self._native_width))
+            row = rows.setdefault((labels, own), made)
         return row
 
     def edges_of(self, family: str) -> Edges:

@@ -212,11 +212,13 @@ class Track(Meter):
 
     def announce(self, series: Series) -> None:
         """Show in `series` the zeros of inferences, and of the detections and classes that are expected."""
-        series.announce_inferences(self.recorder.price(self))
+        recorder = self.recorder
+        cost = recorder.prices.of(self.model, self.version) or self.cost or recorder.settings.cost
+        series.announce_inferences(cost)
         if self.detections is not None:
             series.announce_detections()
         for name in announced_names(self.names):
-            self.recorder.announce_class(series, name)
+            recorder.announce_class(series, name)
 
     def fail(self, call: Call, error: BaseException, seconds: float) -> None:
         """End `call` with the exception that its code raised; its detections do not count."""

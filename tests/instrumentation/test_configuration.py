@@ -19,8 +19,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"servce": "a"}, "configure() has no option 'servce', did you mean 'service'?"),
     (
         {"colour": "red"},
-        "configure() has no option 'colour', expected one of buckets, cost, labels, max_label_values, max_series, "
-        "registry, service",
+        "configure() has no option 'colour', expected one of buckets, cost, histograms, labels, "
+        "max_label_values, max_native_buckets, max_series, registry, service",
     ),
     ({"service": ""}, "service='' is not a non-empty string that begins with anything but an underscore"),
     ({"service": "_idle"}, "service='_idle' is not a non-empty string that begins with anything but an underscore"),
@@ -65,6 +65,20 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         {"buckets": {"inference_duration": ["a"]}},
         "buckets={'inference_duration': ['a']} is not a sequence of numbers",
     ),
+    ({"histograms": "sparse"}, """histograms='sparse' is none of "classic", "native" and "both\""""),
+    (
+        {"histograms": {"inference_duration": 3}},
+        """histograms={'inference_duration': 3} is none of "classic", "native" and "both\"""",
+    ),
+    (
+        {"histograms": {"objects_per_frame": "native"}},
+        "histograms={'objects_per_frame': ...} is always classic, expected another family",
+    ),
+    (
+        {"histograms": {"inference_durations": "native"}},
+        "histograms={'inference_durations': ...} names no histogram, did you mean 'inference_duration'?",
+    ),
+    ({"max_native_buckets": 0}, "max_native_buckets=0 is not a whole number of 1 or more"),
     ({"max_series": 0}, "max_series=0 is not a whole number of 1 or more"),
     ({"max_label_values": 1.5}, "max_label_values={'model': 1.5} is not a whole number of 1 or more"),
     (
