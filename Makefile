@@ -41,6 +41,7 @@ docs: $(VENV)/ready
 bench: $(VENV)/ready
 	$(BIN)/python benchmarks/overhead.py --check
 	$(BIN)/python benchmarks/scrape.py --check
+	$(BIN)/python -m benchmarks.stall --check
 
 # What depends on the interpreter, on the other Pythons that are on this machine.
 test-pythons: system

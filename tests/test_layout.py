@@ -43,6 +43,7 @@ ORDER = (
     "track",
     "fork",
     "exposition",
+    "pace",
     "text",
     "messages",
     "ledger",

@@ -27,6 +27,7 @@ from infermeter.fold import Note, fold, fold_notes, take
 from infermeter.guard import GUARDED, Guard, encodable
 from infermeter.messages import Encoder
 from infermeter.meter import Meter
+from infermeter.pace import Pace
 from infermeter.queue import Queue
 from infermeter.results import UnrecognisedError
 from infermeter.rows import Rows
@@ -302,20 +303,22 @@ class Ledger:
             waiters.pop()
         try:
             if held:
-                self._fold()
+                self._fold(pace=Pace())
             yield
         finally:
             if held:
                 lock.release()
 
-    def _fold(self, one: Series | None = None) -> None:
-        """Fold `one` series, or all; the caller holds the lock."""
+    def _fold(self, one: Series | None = None, pace: Pace | None = None) -> None:
+        """Fold `one` series, or all, at a pace if there is one; the caller holds the lock."""
         started = now()
         self._folder = get_ident()
         if one is None:
             self.pending_bytes = 0
         fold_notes(take(self._notes), self._guard)
         for series in (one,) if one is not None else list(self.series.values()):
+            if pace is not None:
+                pace.step()
             fold(series, self._guard, self._drop_quietly)
         for family, cache, looked_up in take(self._cache_notes):
             self.caches[family, self._guard.admit("cache", cache)] += looked_up
@@ -377,5 +380,5 @@ def _fold_for_ever(reference: "weakref.ref[Ledger]") -> None:
         if ledger is None or sys.is_finalizing() or os.getpid() != pid:
             return
         if ledger.waits():
-            ledger.fold_now()
+            ledger.fold()
         del ledger

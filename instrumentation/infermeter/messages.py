@@ -6,7 +6,8 @@ from prometheus_client.samples import Exemplar
 
 from infermeter import protobuf
 from infermeter.catalogue import FAMILIES
-from infermeter.rows import Row, Rows, labels_of
+from infermeter.pace import Pace
+from infermeter.rows import Row, Rows, batched, labels_of
 
 
 class Encoder:
@@ -28,13 +29,16 @@ class Encoder:
             classic: leave native buckets out, and classic ones of native histograms in.
         """
         parts = []
+        pace = Pace()
         for name, family in FAMILIES.items():
-            rows = self._rows.of(name)
-            if rows and classic and family.kind == "histogram":
-                encoded = [self._histogram(row, "classic") for row in rows]
-            else:
-                encoded = [row.message or self._encoded(row) for row in rows]
-            if rows:
+            encoded: list[bytes] = []
+            for some in batched(self._rows.of(name)):
+                if classic and family.kind == "histogram":
+                    encoded += [self._histogram(row, "classic") for row in some]
+                else:
+                    encoded += [row.message or self._encoded(row) for row in some]
+                pace.step()
+            if encoded:
                 parts.append(protobuf.family(name, family.help, family.kind, encoded))
         return b"".join(parts)
 

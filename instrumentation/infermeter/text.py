@@ -10,7 +10,8 @@ from functools import lru_cache
 from prometheus_client.utils import floatToGoString
 
 from infermeter.catalogue import FAMILIES, SERVICE_LABELS, Family
-from infermeter.rows import Row, Rows, labels_of
+from infermeter.pace import Pace
+from infermeter.rows import Row, Rows, batched, labels_of
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -37,13 +38,16 @@ class Renderer:
     def page(self, *, open_metrics: bool) -> str:
         """The lines of every family that has rows, without an end; the caller holds the fold lock."""
         parts = []
+        pace = Pace()
         for name, family in FAMILIES.items():
             rows = self._rows.of(name)
             if rows:
                 parts.append(_head(family, open_metrics=open_metrics))
-                parts += [self._rendered(row) if row.stale else row.text for row in rows]
+            for some in batched(rows):
+                parts += [self._rendered(row) if row.stale else row.text for row in some]
                 if open_metrics and family.name == "inference_duration":
-                    parts[-len(rows) :] = map(_with_exemplars, rows)
+                    parts[-len(some) :] = map(_with_exemplars, some)
+                pace.step()
         return "".join(parts)
 
     def _rendered(self, row: Row) -> str:
