@@ -12,7 +12,7 @@ from _thread import get_ident
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from prometheus_client import Metric
 
@@ -25,7 +25,6 @@ from infermeter.cost import Prices
 from infermeter.exposition import expose
 from infermeter.fold import Note, fold, fold_notes, take
 from infermeter.guard import GUARDED, Guard, encodable
-from infermeter.messages import Encoder
 from infermeter.meter import Meter
 from infermeter.pace import Pace
 from infermeter.queue import Queue
@@ -34,6 +33,9 @@ from infermeter.rows import Rows
 from infermeter.series import Labels, Series
 from infermeter.text import Renderer
 from infermeter.version import __version__
+
+if TYPE_CHECKING:
+    from infermeter.messages import Encoder
 
 log = logging.getLogger("infermeter")
 
@@ -68,6 +70,7 @@ class Ledger:
         self.fold_seconds = 0.0
         self.folds = 0
         self._guard = self._new_guard()
+        self._encoder: Encoder | None = None
         self._new_rows()
         self.lock = _thread.allocate_lock()
         self._folder = 0  # the thread that folds
@@ -254,8 +257,12 @@ class Ledger:
 
     def protobuf(self, *, classic: bool) -> bytes:
         """The messages of every family, consistent with each other; `classic` leaves native buckets out."""
+        from infermeter.messages import Encoder  # noqa: PLC0415  (most scrapers never ask for it)
+
         with self._all_folded():
             self._refresh()
+            if self._encoder is None:
+                self._encoder = Encoder(self._rows, self.settings.labels)
             return self._encoder.page(classic=classic)
 
     def waits(self) -> bool:
@@ -281,7 +288,7 @@ class Ledger:
         modes = environment_histograms() if self.settings.histograms is None else self.settings.histograms
         self._rows = Rows(self.settings.edges, modes, self.settings.max_native_buckets)
         self._renderer = Renderer(self._rows, self.settings.labels)
-        self._encoder = Encoder(self._rows, self.settings.labels)
+        self._encoder = None
         build = (__version__, platform.python_version())
         self._rows.row("infermeter_build_info", (), build).set(1)
 

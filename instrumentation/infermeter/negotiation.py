@@ -4,6 +4,11 @@ import re
 from typing import Literal, NamedTuple
 
 Format = Literal["protobuf", "openmetrics", "text"]
+CONTENT_TYPES: dict[Format, str] = {
+    "text": "text/plain; version=0.0.4; charset=utf-8",
+    "openmetrics": "application/openmetrics-text; version=1.0.0; charset=utf-8",
+    "protobuf": "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited",
+}
 
 # In the order in which they are preferred where the header does not care.
 _TYPES: dict[str, Format] = {
@@ -40,9 +45,9 @@ class _Claim(NamedTuple):
 def negotiate(accept: str | None) -> Format:
     """The format that `accept` likes best of those that we have.
 
-    The most specific range that fits a format decides about it. Of formats that are liked equally, one that is named goes
-    before one that a wildcard covers, then the one named first; a wildcard prefers text. Text is also what one gets who
-    likes nothing of ours, or does not say.
+    The most specific range that fits a format decides about it. Of formats that are liked equally, one that is named
+    goes before one that a wildcard covers, then the one named first; a wildcard prefers text. Text is also what one
+    gets who likes nothing of ours, or does not say.
     """
     claims: dict[Format, _Claim] = {}
     for place, found in enumerate(_RANGE.finditer(accept or "")):

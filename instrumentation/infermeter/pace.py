@@ -5,7 +5,7 @@ from time import perf_counter
 
 # A thread that is busy keeps those that infer waiting for up to 5 ms, Python's switch interval; so a scrape of many
 # series would be seen in their latency. After so long we step aside; long enough for a waiting thread to wake up.
-_WORK_SECONDS = 0.0005
+_WORK_SECONDS = 0.001
 _ASIDE_SECONDS = 0.00005
 
 

@@ -14,10 +14,8 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_open_metrics
 
-from infermeter.negotiation import Format, negotiate
-from infermeter.protobuf import CONTENT_TYPE, convert
+from infermeter.negotiation import CONTENT_TYPES, Format, negotiate
 from infermeter.registration import hidden
-from infermeter.text import OPEN_METRICS, TEXT
 
 if TYPE_CHECKING:
     from infermeter.ledger import Ledger
@@ -32,7 +30,6 @@ Wsgi = Callable[[Mapping[str, Any], Callable[[str, Headers], object]], Iterable[
 
 # Level 1: a third of the size is what matters to a network, the rest would be paid for by those who infer.
 _GZIP_LEVEL = 1
-_CONTENT_TYPES = {"text": TEXT, "openmetrics": OPEN_METRICS, "protobuf": CONTENT_TYPE}
 
 
 class Page:
@@ -75,7 +72,7 @@ class Page:
             body = self.protobuf(classic=query.get("histograms") == ["classic"])
         else:
             body = self.open_metrics() if kind == "openmetrics" else self.text()
-        headers = [("Content-Type", _CONTENT_TYPES[kind])]
+        headers = [("Content-Type", CONTENT_TYPES[kind])]
         if "gzip" in encoding.lower():
             body = gzip.compress(body, _GZIP_LEVEL)
             headers.append(("Content-Encoding", "gzip"))
@@ -162,6 +159,8 @@ class _Collected(CollectorRegistry):
 
 def _converted(metrics: Iterable[Metric]) -> bytes:
     """Metrics of others as messages; one that cannot be converted is left out."""
+    from infermeter.protobuf import convert  # noqa: PLC0415  (most scrapers never ask for it)
+
     parts = []
     for metric in metrics:
         try:

@@ -20,8 +20,6 @@ from prometheus_client.utils import floatToGoString
 
 from infermeter.native import Sparse
 
-CONTENT_TYPE = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
-
 _TYPES = {
     "counter": 0,
     "gauge": 1,

@@ -13,9 +13,6 @@ from infermeter.catalogue import FAMILIES, SERVICE_LABELS, Family
 from infermeter.pace import Pace
 from infermeter.rows import Row, Rows, batched, labels_of
 
-TEXT = "text/plain; version=0.0.4; charset=utf-8"
-OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
-
 # Where the labels of a row stand in the lines of its family; a label value cannot hold it, because it is escaped.
 _HERE = "\n\n"
 
