@@ -194,7 +194,8 @@ class _Compound:
         native = self.native
         sparse = None if native is None else _sparse(native)
         if native is not None and not self.parts and not self.numbers:
-            count, exemplars = _whole(native.count_value), native.nh_exemplars or ()
+            count = _whole(native.count_value)
+            exemplars = getattr(native, "nh_exemplars", None) or ()  # which prometheus_client 0.22 does not have
             if sparse is None or count is None:
                 return None
             return histogram(
