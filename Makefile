@@ -3,14 +3,14 @@
 # make lint     ruff, mypy, and whether generated files are current
 # make bench    the benchmarks, with the promises that the README makes
 # make docs     regenerate docs/metrics.md, docs/alerts.md, the rules, the dashboards, and the table in README.md
-# make test-all lint and test on every Python that is here, model frameworks, images, benchmarks
+# make test-all lint and test on every Python that is here, model frameworks, kills, images, benchmarks
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml instrumentation/infermeter/version.py
 
-.PHONY: demo test lint bench docs test-all test-pythons test-oldest test-frameworks test-images system
+.PHONY: demo test lint bench docs test-all test-pythons test-oldest test-frameworks test-kills test-images system
 
 # The environment for working on the code: the library is editable in it.
 $(VENV)/ready: $(SOURCES)
@@ -61,4 +61,8 @@ test-images: system
 	./.ci/images
 	INFERMETER_IMAGES=1 ./.ci/test $(PYTHON) tests/images
 
-test-all: lint test test-pythons test-oldest test-frameworks test-images bench
+# Processes that are killed while they record: two hundred instead of some.
+test-kills:
+	INFERMETER_KILLS=200 ./.ci/test $(PYTHON) tests/instrumentation/test_segments.py
+
+test-all: lint test test-pythons test-oldest test-frameworks test-kills test-images bench
