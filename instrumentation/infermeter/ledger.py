@@ -45,6 +45,8 @@ M = TypeVar("M", bound=Meter)
 _FOLD_EVERY_SECONDS = 1.0
 # A scrape that cannot have the lock for so long answers with the last totals instead of hanging.
 _SCRAPE_WAITS_SECONDS = 5.0
+# What those who wait for the lock already are given to take it.
+_FIRST_COME_SECONDS = 0.001
 # A call that finds too much waiting, and another thread folding, waits for that one at most so long.
 _FULL_WAITS_SECONDS = 0.25
 # What may wait for a fold in payloads of more than SMALL_PAYLOAD each.
@@ -303,6 +305,8 @@ class Ledger:
         """Hold the lock with everything folded; go on without where the lock cannot be had."""
         lock = self.lock  # as in fold_now
         waiters = self._waiters
+        if waiters:
+            time.sleep(_FIRST_COME_SECONDS)  # whoever just released the lock would have it again before they wake up
         waiters.append(None)
         try:
             held = lock.acquire(timeout=patience)

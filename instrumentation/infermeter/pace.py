@@ -7,18 +7,23 @@ from time import perf_counter
 # series would be seen in their latency. After so long we step aside; long enough for a waiting thread to wake up.
 _WORK_SECONDS = 0.001
 _ASIDE_SECONDS = 0.00005
+# Where many threads want to run it takes long to be back, with a lock that others wait for; then we hurry on.
+_MOST_ASIDE_SECONDS = 0.25
 
 
 class Pace:
     """The pace of one piece of work."""
 
-    __slots__ = ("_since",)
+    __slots__ = ("_aside", "_since")
 
     def __init__(self) -> None:
         self._since = perf_counter()
+        self._aside = 0.0
 
     def step(self) -> None:
         """Let others run, if this one has been busy for a while."""
-        if perf_counter() - self._since > _WORK_SECONDS:
+        now = perf_counter()
+        if now - self._since > _WORK_SECONDS and self._aside < _MOST_ASIDE_SECONDS:
             time.sleep(_ASIDE_SECONDS)
             self._since = perf_counter()
+            self._aside += self._since - now
