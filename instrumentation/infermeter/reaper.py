@@ -6,7 +6,6 @@ waiting to be removed.
 """
 
 import fcntl
-import os
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -63,7 +62,7 @@ def _reap(folder: Folder, fold: Fold) -> Reaped:
         path = folder.path / accumulator.NAME
         path.replace(path.with_suffix(_DAMAGED))
         before = accumulator.EMPTY
-    names = os.listdir(folder.path)  # noqa: PTH208  (names, many of them)
+    names = [path.name for path in folder.path.iterdir()]
     left = [identity for identity in sorted(before.absorbed) if not _removed(folder, identity, names)]
     _remove_unfinished(folder, names)
     totals: Totals | None = None

@@ -40,7 +40,7 @@ class Dump(NamedTuple):
         identity: of the segment.
         pid: in the container of the process; for display only.
         live: whether the process lives.
-        entries: the rows; the same object while there are no new ones, so that what is derived from it may be kept.
+        entries: the rows; the same object while there are no new ones, so that what is derived may be kept.
         values: of the rows, shape (n,), float64, read-only.
         records: of a dead process, what is not in `values` yet.
     """
@@ -141,8 +141,13 @@ class _Process:
 
     def _overtaken(self, fixed: bytes) -> bool:
         """Whether the writer may have changed the half that is committed according to `fixed`."""
-        generation = memoryview(fixed).cast("Q")[COMMITTED]
-        return bool(memoryview(self._main.fixed()).cast("Q")[BEGUN + (generation & 1)] != generation)
+        half = memoryview(fixed).cast("Q")[COMMITTED] & 1
+        words = memoryview(self._main.fixed()).cast("Q")
+        committed, begun = words[COMMITTED], words[BEGUN + half]
+        if begun == memoryview(fixed).cast("Q")[COMMITTED]:
+            return False
+        # No writer leaves any other value: this one is damaged, and waiting for it does not help.
+        return begun in {committed, committed + 1} and begun & 1 == half
 
     def _dump(self, fixed: bytes, *, live: bool) -> tuple[Dump, list[Problem]]:
         words = memoryview(fixed).cast("Q")
@@ -276,7 +281,7 @@ class Folder:
         except (DamagedError, OSError) as error:
             problems.append(Problem(accumulator.NAME, reason(error)))
         try:
-            names = os.listdir(self.path)  # noqa: PTH208  (names, many of them)
+            names = [path.name for path in self.path.iterdir()]
         except OSError as error:
             return Reading([], total, [*problems, Problem(str(self.path), reason(error))])
         identities = {name.removesuffix(SEGMENT) for name in names if name.endswith(SEGMENT)} - total.absorbed
