@@ -182,13 +182,13 @@ class Extent:
                     # First, so that a row that is touched meanwhile is copied again.
                     stale[block] &= ~bit
                     self._copy(half, block)
+            header = HALF.pack(generation, position, rows, used, extents, 0)[:-4]
+            check = zlib.crc32(self._checks[half][: -(-used // BLOCK)].data, zlib.crc32(header))
+            at = HALF_HEADERS_AT + half * HALF_HEADER_SIZE
+            self.map[at : at + HALF.size] = header + struct.pack("=I", check)
         except BaseException:  # a signal handler raises: the next commit copies everything
             stale[:] = bytes((3,)) * len(stale)
             raise
-        header = HALF.pack(generation, position, rows, used, extents, 0)[:-4]
-        check = zlib.crc32(self._checks[half][: -(-used // BLOCK)].data, zlib.crc32(header))
-        at = HALF_HEADERS_AT + half * HALF_HEADER_SIZE
-        self.map[at : at + HALF.size] = header + struct.pack("=I", check)
 
     def _copy(self, half: int, block: int) -> None:
         start, end = block * BLOCK, (block + 1) * BLOCK
@@ -200,11 +200,6 @@ class Extent:
         bit = 1 << half
         at = (HALF_HEADERS_AT + half * HALF_HEADER_SIZE) // 8
         return self.words[at + 2] != self.rows or any(stale & bit for stale in self._stale)
-
-    def position(self) -> int:
-        """The ring position that is committed."""
-        half = self.words[COMMITTED] & 1
-        return self.words[(HALF_HEADERS_AT + half * HALF_HEADER_SIZE) // 8 + 1]
 
     def detach(self) -> None:
         """Go on in private memory: in a forked child the file belongs to the parent."""

@@ -82,12 +82,12 @@ class Ring:
             file, DESCRIPTOR, self._layout.sizes.records, self._layout.descriptors
         )
 
-    def pending(self) -> list[Record]:
-        """The records that wait for a fold, in the order in which they were appended."""
+    def pending(self, first: int) -> list[Record]:
+        """The records after the `first` ones, of which none is released, in the order in which they were appended."""
         head = self._head()
-        found = self._descriptors[np.arange(self.tail, head) % len(self._descriptors)]
+        found = self._descriptors[np.arange(first, head) % len(self._descriptors)]
         # Appends come one after the other, so there are no holes; whatever is none of ours ends the list.
-        whole = found["sequence"] == np.arange(self.tail + 1, head + 1, dtype=np.uint64)
+        whole = found["sequence"] == np.arange(first + 1, head + 1, dtype=np.uint64)
         if not whole.all():
             found = found[: whole.argmin()]
         return _records(found, self._file)

@@ -55,6 +55,7 @@ class Segment:
                 break
         self._extents = [main]
         self._ring = Ring(main.map, main.layout)
+        self._folded = 0  # records that are in the values of the rows
         self.append: Append = self._ring.append
         self._free_lock()
 
@@ -102,8 +103,8 @@ class Segment:
             with self._lock:
                 if self._adding:
                     return None
-                self._adding = True
                 try:
+                    self._adding = True
                     row = self._rows.get((key, width, live))
                     if row is None:
                         row = self._extents[-1].add(key, width, live=live) or self._add_to_new(key, width, live=live)
@@ -140,18 +141,20 @@ class Segment:
 
     def pending(self) -> list[Record]:
         """The records that wait for a fold, in the order in which they were appended."""
-        # What is committed is told by the file alone, so that a signal handler that raises right after a commit does
-        # not get records folded twice.
-        self._ring.release(self._extents[0].position())
-        return self._ring.pending()
+        return self._ring.pending(self._folded)
 
     def commit(self, consumed: int = 0) -> None:
-        """Make visible what the rows hold, and with it that the first `consumed` of the pending records are in it."""
+        """Make visible what the rows hold, and with it that the first `consumed` of the pending records are in it.
+
+        A signal handler that raises in here does no harm: the records do not wait any more, and the next commit makes
+        up for this one.
+        """
+        position = self._folded = self._folded + consumed
         extents = list(self._extents)
         main = extents[0]
+        # The file alone tells what is committed.
         generation = main.words[COMMITTED] + 1
         half = generation & 1
-        position = main.position() + consumed
         main.words[BEGUN + half] = generation
         for extent in extents[1:]:
             if extent.changed(half):
