@@ -63,6 +63,6 @@ test-images: system
 
 # Processes that are killed while they record: two hundred instead of some.
 test-kills:
-	INFERMETER_KILLS=200 ./.ci/test $(PYTHON) tests/instrumentation/test_segments.py
+	INFERMETER_KILLS=200 ./.ci/test $(PYTHON) tests/instrumentation/test_segments.py tests/instrumentation/test_kill.py
 
 test-all: lint test test-pythons test-oldest test-frameworks test-kills test-images bench
