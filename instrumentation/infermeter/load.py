@@ -49,4 +49,6 @@ class Load(Meter):
 
     def loaded(self, seconds: float) -> None:
         """Record that the model was loaded in so many seconds, measured by the caller."""
-        self.recorder.note(self, "model_load_seconds", "", seconds)
+        valid = self.recorder.valid(seconds)
+        if valid is not None:
+            self.recorder.note(self, "model_load_seconds", "", valid)

@@ -259,6 +259,9 @@ class Recorder(Ledger):
 
     def _gauge(self, verb: str, family: str, model: str, version: str, value: float, own: str = "") -> None:
         named(verb, model, version)
+        given: object = own
+        if not isinstance(given, str):
+            raise ConfigError(f"{verb}(device={own!r}) is not a string")
         valid = self.valid(value)
         if valid is None:
             return

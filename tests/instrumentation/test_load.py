@@ -112,6 +112,17 @@ def test_a_load_that_raises_is_no_load(recorder: Recorder, scrape: Scrape) -> No
     assert "model_load_seconds_count" not in scrape(recorder).names
 
 
+def test_a_time_that_is_none_is_refused(recorder: Recorder, scrape: Scrape, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that somebody else measured might be anything; NaN would stay in the sum for ever."""
+    monkeypatch.delenv("INFERMETER_STRICT", raising=False)
+    load = recorder.load(model="a")
+    for seconds in (2.0, float("nan"), -1.0):
+        load.loaded(seconds)
+
+    assert loads(recorder, scrape) == (1, 2)
+    assert scrape(recorder).dropped() == {"non_finite": 1, "negative": 1}
+
+
 def test_loads_nest(recorder: Recorder, scrape: Scrape, clock: list[float]) -> None:
     """A pipeline that loads its parts: each has its own time, also when one object is used for both."""
     load = recorder.load(model="a")

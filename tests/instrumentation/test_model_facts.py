@@ -160,6 +160,7 @@ def test_mistakes_are_one_sentence(recorder: Recorder) -> None:
         lambda: recorder.model_info("a", device=anything): "model_info(device=None) is not a string",
         lambda: recorder.model_info(""): "model_info(model='') is not a non-empty string",
         lambda: recorder.model_memory(anything, 1): "model_memory(model=None) is not a non-empty string",
+        lambda: recorder.model_memory("a", 1, device=["cpu"]): "model_memory(device=['cpu']) is not a string",  # type: ignore[arg-type]
         lambda: recorder.model_accuracy("a", 1, anything): "model_accuracy(version=None) is not a string",
     }
     for call, expected in mistakes.items():
