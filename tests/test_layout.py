@@ -37,6 +37,7 @@ ORDER = (
     "exemplars",
     "histogram",
     "config",
+    "refusals",
     "call",
     "meter",
     "queue",

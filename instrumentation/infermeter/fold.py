@@ -14,15 +14,16 @@ from infermeter.catalogue import FAMILIES
 from infermeter.class_names import class_name, printed
 from infermeter.exemplars import gate, keep
 from infermeter.guard import Guard
-from infermeter.meter import Meter
+from infermeter.histogram import Histogram
 from infermeter.observation import FLOATS, OBJECTS, STRIDE, WIDTHS, Facts, Frame
+from infermeter.rows import Rows
 from infermeter.series import Series
 
 Drop = Callable[[str, BaseException | None, int], None]
 
 STAGES = "inference_stage_duration_seconds"
-# What is told outside inferences: by whom, the family, the value of its own label, the number.
-Note = tuple[Meter, str, str, float]
+# What is told outside inferences: the family, its labels, the value of its own label, the number.
+Note = tuple[str, tuple[str, ...], str, float]
 
 # Tuples of up to this length get a compiled packer of their own, kept for ever: two kilobytes each at most.
 _LONGEST_PACKER = 1024
@@ -62,19 +63,20 @@ def fold(series: Series, guard: Guard, drop: Drop) -> None:
             drop("internal", error, len(full) // STRIDE)
 
 
-def fold_notes(notes: list[Note], guard: Guard) -> None:
-    """Move what was told outside inferences into totals. The caller holds the fold lock."""
-    grouped: defaultdict[tuple[Series, str, str], list[float]] = defaultdict(list)
-    for meter, family, own, value in notes:
-        series = meter.series or meter.bind()
-        if own:
-            own = guard.admit_child(family, series.labels, FAMILIES[family].labels[-1], own)  # noqa: PLW2901
-        grouped[series, family, own].append(value)
-    for (series, family, own), values in grouped.items():
-        if FAMILIES[family].kind == "gauge":
-            series.totals.row(family, own).set(values[-1])
+def fold_notes(notes: list[Note], rows: Rows) -> None:
+    """Move what was told outside inferences into rows. The caller holds the fold lock."""
+    grouped: defaultdict[tuple[str, tuple[str, ...], str], list[float]] = defaultdict(list)
+    for family, labels, own, value in notes:
+        grouped[family, labels, own].append(value)
+    for (family, labels, own), values in grouped.items():
+        row = rows.row(family, labels, (own,))
+        kind = FAMILIES[family].kind
+        if kind == "gauge":
+            row.set(values[-1])
+        elif kind == "counter":
+            row.add(sum(values))
         else:
-            series.totals.histogram(family, own).add_checked(np.array(values, dtype=np.float64))
+            Histogram(row, rows.edges_of(family)).add_checked(np.array(values, dtype=np.float64))
 
 
 def take(items: list[Any]) -> list[Any]:

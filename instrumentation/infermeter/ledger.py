@@ -2,14 +2,12 @@
 
 import _thread
 import logging
-import math
 import os
 import platform
 import sys
 import time
 import weakref
 from _thread import get_ident
-from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -17,10 +15,9 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from prometheus_client import Metric
 
 from infermeter import fork
-from infermeter.arrays import DeviceArrayError, number
 from infermeter.call import now
-from infermeter.catalogue import DROP_REASONS
-from infermeter.config import Settings, environment_histograms, environment_service, strict
+from infermeter.catalogue import DROP_REASONS, FAMILIES
+from infermeter.config import Settings, environment_histograms, environment_service
 from infermeter.cost import Prices
 from infermeter.exposition import expose
 from infermeter.fold import Note, fold, fold_notes, take
@@ -28,7 +25,7 @@ from infermeter.guard import GUARDED, Guard, encodable
 from infermeter.meter import Meter
 from infermeter.pace import Pace
 from infermeter.queue import Queue
-from infermeter.results import UnrecognisedError
+from infermeter.refusals import Refusals
 from infermeter.rows import Rows
 from infermeter.series import Labels, Series
 from infermeter.text import Renderer
@@ -51,8 +48,11 @@ _FIRST_COME_SECONDS = 0.001
 _FULL_WAITS_SECONDS = 0.25
 # What may wait for a fold in payloads of more than SMALL_PAYLOAD each.
 _PENDING_BYTES = 8 * 1024 * 1024
-# What may wait for a fold besides inferences, of each kind.
+# What may wait for a fold besides inferences.
 _PENDING = 256
+
+_DROPPED = "infermeter_observations_dropped_total"
+_FOLDED = "infermeter_label_values_folded_total"
 
 
 class Ledger:
@@ -66,11 +66,8 @@ class Ledger:
         self.settings = settings
         self.pending_bytes = 0
         self.series: dict[Labels, Series] = {}
-        self.caches: defaultdict[tuple[str, str], float] = defaultdict(float)  # by family and cache
-        self.dropped: Counter[str] = Counter(dict.fromkeys(DROP_REASONS, 0))
-        self.folded: Counter[str] = Counter(dict.fromkeys(GUARDED, 0))
-        self.fold_seconds = 0.0
-        self.folds = 0
+        refusals = Refusals(self._count_dropped)
+        self.valid, self.refuse, self.drop, self._tell = refusals.valid, refusals.refuse, refusals.drop, refusals.tell
         self._guard = self._new_guard()
         self._encoder: Encoder | None = None
         self._new_rows()
@@ -83,11 +80,8 @@ class Ledger:
         self._blank: dict[Labels, Series] = {}
         self._bound: weakref.WeakSet[Meter] = weakref.WeakSet()
         self._service: str | None = None
-        self._cache_notes: list[tuple[str, str, float]] = []
         self._notes: list[Note] = []
-        self._drops: list[tuple[str, int]] = []
-        self._label_folds: list[str] = []
-        self._logged: set[tuple[str, str]] = set()
+        self._caches: dict[tuple[str, str], None] = {}  # family and name of those that were told of
         self._timer_runs = False
         fork.watch(self)
 
@@ -130,17 +124,18 @@ class Ledger:
 
     def note(self, meter: Meter, family: str, own: str, value: float) -> None:
         """Record a number outside any inference, under the value of the family's own label ("" if it has none)."""
-        self._notes.append((meter, family, own, value))
-        if len(self._notes) >= _PENDING:
-            self.fold_now()
+        series = meter.series or meter.bind()
+        if own:
+            own = self._guard.admit_child(family, series.labels, FAMILIES[family].labels[-1], own)
+        self._note(family, series.labels, own, value)
 
     def note_cache(self, family: str, name: str, count: float) -> None:
         """Record so many look-ups in a cache."""
         valid = self.valid(count)
         if valid is not None:
-            self._cache_notes.append((family, name, valid))
-            if len(self._cache_notes) >= _PENDING:
-                self.fold_now()
+            admitted = self._guard.admit("cache", name)
+            self._caches[family, admitted] = None
+            self._note(family, (encodable(self.service()),), admitted, valid)
 
     def announce_class(self, series: Series, name: str) -> None:
         """Expose the zero of a class before its first detection."""
@@ -152,45 +147,6 @@ class Ledger:
         if self._service is None:
             self._service = self.settings.service or environment_service()
         return self._service
-
-    def valid(self, value: object) -> float | None:
-        """`value` as a number if it is a finite one of 0 or more; what is refused is counted."""
-        try:
-            read = number(value)
-        except Exception as error:
-            self.refuse(error)
-            return None
-        if 0 <= read < math.inf:
-            return read
-        self.drop("negative" if -math.inf < read < 0 else "non_finite")
-        return None
-
-    def refuse(self, error: Exception, reason: str = "unreadable") -> None:
-        """Count an observation that could not be read because of `error`."""
-        if isinstance(error, DeviceArrayError):
-            reason = "device_array"
-        elif isinstance(error, UnrecognisedError):
-            reason = "unrecognised_result"
-        self.drop(reason, error)
-
-    def drop(self, reason: str, error: BaseException | None = None, count: int = 1) -> None:
-        """Count refused observations, and log the first of each kind; raise instead where INFERMETER_STRICT is set."""
-        if strict():
-            raise error if error is not None else ValueError(DROP_REASONS[reason])
-        self._drops.append((reason, count))
-        if len(self._drops) >= _PENDING:
-            self.fold_now()
-        kind = (reason, type(error).__name__)
-        if kind not in self._logged:
-            self._logged.add(kind)
-            detail = f" ({type(error).__name__}: {error})" if error is not None else ""
-            log.warning(
-                "dropped an observation: %s%s; further ones are only counted in "
-                'infermeter_observations_dropped_total{reason="%s"}',
-                DROP_REASONS[reason],
-                detail,
-                reason,
-            )
 
     def weigh(self, payload: int) -> None:
         """Keep what waits for a fold within bounds, now that `payload` bytes are added."""
@@ -237,13 +193,8 @@ class Ledger:
         self._announce()
         for series in [*self._blank.values(), *self.series.values()]:
             series.refresh()
-        for (family, cache), looked_up in self.caches.items():
-            self._rows.row(family, (encodable(self.service()),), (cache,)).set(looked_up)
-        for reason in sorted(self.dropped):
-            self._rows.row("infermeter_observations_dropped_total", (), (reason,)).set(self.dropped[reason])
-        for label in sorted(self.folded):
-            self._rows.row("infermeter_label_values_folded_total", (), (label,)).set(self.folded[label])
-        self._rows.row("infermeter_fold_seconds", (), ()).set(self.folds, self.fold_seconds)
+        for family, cache in list(self._caches):
+            self._rows.row(family, (encodable(self.service()),), (cache,))
 
     def _announce(self) -> None:
         """Show what declared meters announce: where they record, or in blank series if they never did."""
@@ -269,8 +220,7 @@ class Ledger:
 
     def waits(self) -> bool:
         """Whether a fold has something to do."""
-        other = self._notes or self._cache_notes
-        return bool(other) or any(series.waits() for series in list(self.series.values()))
+        return bool(self._notes) or any(series.waits() for series in list(self.series.values()))
 
     # --- inside ------------------------------------------------------------------------------------------------
 
@@ -291,14 +241,30 @@ class Ledger:
         self._rows = Rows(self.settings.edges, modes, self.settings.max_native_buckets)
         self._renderer = Renderer(self._rows, self.settings.labels)
         self._encoder = None
-        build = (__version__, platform.python_version())
-        self._rows.row("infermeter_build_info", (), build).set(1)
+        self._blank_rows = True
+
+    def _announce_own(self) -> None:
+        """Show what tells of the library itself, at 0."""
+        for reason in sorted(DROP_REASONS):
+            self._rows.row(_DROPPED, (), (reason,))
+        for label in sorted(GUARDED):
+            self._rows.row(_FOLDED, (), (label,))
+        self._rows.row("infermeter_build_info", (), (__version__, platform.python_version())).set(1)
+        self._blank_rows = False
 
     def _new_guard(self) -> Guard:
-        return Guard(self.settings.max_label_values, self.settings.max_series, self._label_folds_append)
+        return Guard(self.settings.max_label_values, self.settings.max_series, self._count_folded)
 
-    def _label_folds_append(self, label: str) -> None:
-        self._label_folds.append(label)
+    def _note(self, family: str, labels: tuple[str, ...], own: str, value: float) -> None:
+        self._notes.append((family, labels, own, value))
+        if len(self._notes) >= _PENDING:
+            self.fold_now()
+
+    def _count_folded(self, label: str) -> None:
+        self._note(_FOLDED, (), label, 1)
+
+    def _count_dropped(self, reason: str, count: int) -> None:
+        self._note(_DROPPED, (), reason, count)
 
     @contextmanager
     def _all_folded(self, patience: float = _SCRAPE_WAITS_SECONDS) -> Iterator[None]:
@@ -324,28 +290,22 @@ class Ledger:
         """Fold `one` series, or all, at a pace if there is one; the caller holds the lock."""
         started = now()
         self._folder = get_ident()
+        if self._blank_rows:
+            self._announce_own()
         if one is None:
             self.pending_bytes = 0
-        fold_notes(take(self._notes), self._guard)
         for series in (one,) if one is not None else list(self.series.values()):
             if pace is not None:
                 pace.step()
-            fold(series, self._guard, self._drop_quietly)
-        for family, cache, looked_up in take(self._cache_notes):
-            self.caches[family, self._guard.admit("cache", cache)] += looked_up
-        for reason, count in take(self._drops):
-            self.dropped[reason] += count
-        self.folded.update(take(self._label_folds))
-        self.folds += 1
-        self.fold_seconds += now() - started
+            fold(series, self._guard, self._drop_in_fold)
+        fold_notes(take(self._notes), self._rows)
+        self._rows.row("infermeter_fold_seconds", (), ()).add(1, now() - started)
         self._folder = 0
 
-    def _drop_quietly(self, reason: str, error: BaseException | None, count: int) -> None:
-        """`drop` where nobody could take an exception: between the calls."""
-        try:
-            self.drop(reason, error, count)
-        except Exception:
-            self._drops.append((reason, count))
+    def _drop_in_fold(self, reason: str, error: BaseException | None, count: int) -> None:
+        """`drop` for whoever holds the lock, where nobody could take an exception: between the calls."""
+        self._rows.row(_DROPPED, (), (reason,)).add(count)
+        self._tell(reason, error)
 
     def start_timer(self) -> None:
         """Fold once a second from now on."""
@@ -371,13 +331,6 @@ class Ledger:
         self._new_rows()
         self.pending_bytes = 0
         self._notes.clear()
-        self._drops.clear()
-        self._label_folds.clear()
-        self._cache_notes[:] = [(family, cache, 0.0) for family, cache, _ in self._cache_notes]  # announced they stay
-        self.caches = defaultdict(float, dict.fromkeys(self.caches, 0.0))
-        self.dropped = Counter(dict.fromkeys(self.dropped, 0))
-        self.folded = Counter(dict.fromkeys(self.folded, 0))
-        self.fold_seconds, self.folds = 0.0, 0
         if self._timer_runs:
             self._timer_runs = False
             self.start_timer()

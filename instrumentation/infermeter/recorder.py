@@ -43,7 +43,7 @@ class Recorder(Ledger):
     def __init__(self, **options: Unpack[Options]) -> None:
         super().__init__(Settings().replaced(options))
         self._tracks: dict[str, dict[str, Track]] = {}  # by version, then model: no tuple to make and hash
-        self._caches: dict[str, Cache] = {}
+        self._known_caches: dict[str, Cache] = {}
         self._registration = Registration(self.collect)
 
     def configure(self, **options: Unpack[Options]) -> None:
@@ -137,12 +137,12 @@ class Recorder(Ledger):
         given: object = name
         if not isinstance(given, str) or not given:
             raise ConfigError(f"cache({name!r}) is not a non-empty string")
-        cache = self._caches.get(name)
+        cache = self._known_caches.get(name)
         if cache is None:
             self._registry()
             cache = Cache(self, name)
-            if len(self._caches) < _MOST_CACHES:
-                self._caches[name] = cache
+            if len(self._known_caches) < _MOST_CACHES:
+                self._known_caches[name] = cache
             cache.hit(0)
             cache.miss(0)
         return cache

@@ -49,11 +49,12 @@ class Row:
         self.exemplars: Mapping[int, Exemplar] = _NONE
         self.native: Native | None = None
 
-    def add(self, number: float) -> None:
-        """Count `number` more."""
-        if number:
-            self.values[0] += number
-            self.changed()
+    def add(self, *numbers: float) -> None:
+        """Count so much more."""
+        for index, number in enumerate(numbers):
+            if number:
+                self.values[index] += number
+                self.changed()
 
     def set(self, *values: float) -> None:
         """Take other values."""

@@ -7,6 +7,13 @@ import infermeter
 torch = pytest.importorskip("torch", reason="make test-frameworks installs PyTorch")
 
 
+def dropped(recorder: infermeter.Recorder) -> dict[str, float]:
+    """The reasons for which observations were dropped, with their number."""
+    families = {family.name: family for family in recorder.collect()}
+    samples = families["infermeter_observations_dropped"].samples
+    return {sample.labels["reason"]: sample.value for sample in samples if sample.value}
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
 def test_tensors_are_read_in_every_float_type(recorder: infermeter.Recorder, dtype: str) -> None:
     """A tensor counts like the list of its numbers."""
@@ -18,7 +25,7 @@ def test_tensors_are_read_in_every_float_type(recorder: infermeter.Recorder, dty
     assert totals.histograms["detection_confidence", ""].total == 1.625
     assert totals.value("detections_total", "face") == 2
     assert totals.value("detections_total", "plate") == 1
-    assert sum(recorder.dropped.values()) == 0
+    assert dropped(recorder) == {}
 
 
 def test_tensor_is_copied(recorder: infermeter.Recorder) -> None:
@@ -46,7 +53,7 @@ def test_tensor_off_the_host_is_dropped_and_counted(recorder: infermeter.Recorde
     with recorder.track(model="m") as call:
         call.detections(torch.empty(3, device="meta"))
     recorder.fold()
-    assert recorder.dropped["device_array"] + recorder.dropped["unreadable"] == 1
+    assert dropped(recorder) in ({"device_array": 1}, {"unreadable": 1})
 
 
 def test_torchvision_shape_is_known(recorder: infermeter.Recorder) -> None:
