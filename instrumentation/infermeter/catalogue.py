@@ -30,6 +30,7 @@ DROP_REASONS = {
     "above_one": "a score was above 1",
     "not_waiting": "a queue was told that an item left which was not waiting in it",
     "late": "a fact was reported to a call that had ended",
+    "no_room": "the multi-process folder had no room for another series",
     "internal": "the library itself failed",
 }
 
@@ -42,6 +43,7 @@ class Family(NamedTuple):
     help: str
     labels: tuple[str, ...] = SERVICE_LABELS
     edges: tuple[float, ...] = ()
+    across: str = "livesum"  # how the gauges of several processes become one, see `sharing.GAUGE_MODES`
     since: str = "0.1.0"
 
 
@@ -144,7 +146,12 @@ FAMILIES: dict[str, Family] = {
             "Memory that the model holds, by device, in bytes.",
             labels=(*SERVICE_LABELS, "device"),
         ),
-        Family("model_accuracy_score", "gauge", "How good the model is by the measure of its service, 0 to 1."),
+        Family(
+            "model_accuracy_score",
+            "gauge",
+            "How good the model is by the measure of its service, 0 to 1.",
+            across="mostrecent",
+        ),
         Family("cache_hits_total", "counter", "Look-ups that found their answer in the cache.", labels=CACHE_LABELS),
         Family("cache_misses_total", "counter", "Look-ups that found nothing in the cache.", labels=CACHE_LABELS),
         Family(
@@ -169,6 +176,18 @@ FAMILIES: dict[str, Family] = {
             "infermeter_fold_seconds",
             "summary",
             "Time spent on turning recorded inferences into totals, in seconds.",
+            labels=(),
+        ),
+        Family(
+            "infermeter_processes",
+            "gauge",
+            "Living processes that share the multi-process folder and have recorded or shown something.",
+            labels=(),
+        ),
+        Family(
+            "infermeter_files_skipped",
+            "gauge",
+            "Files of the multi-process folder that cannot be read, so that what they hold is missing from this page.",
             labels=(),
         ),
     )

@@ -6,9 +6,11 @@ import logging
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from prometheus_client import CollectorRegistry
@@ -19,6 +21,7 @@ from infermeter.errors import ConfigError
 from infermeter.guard import DEFAULT_SERIES, GUARDED
 from infermeter.native import MAX_BUCKETS
 from infermeter.observation import Names
+from infermeter.sharing import GAUGE_MODES
 
 log = logging.getLogger("infermeter")
 
@@ -26,6 +29,8 @@ UNKNOWN_SERVICE = "unknown_service"
 _SERVICE_VARIABLES = ("INFERMETER_SERVICE", "OTEL_SERVICE_NAME")
 _HISTOGRAMS_VARIABLE = "INFERMETER_HISTOGRAMS"
 _MODES = ("classic", "native", "both")
+_MULTIPROCESS_VARIABLE = "INFERMETER_MULTIPROC_DIR"
+_PEER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 # Queries average its bare name, which a native histogram would take.
 _ALWAYS_CLASSIC = "objects_per_frame"
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
@@ -33,6 +38,7 @@ _OWN_LABELS = {label for family in FAMILIES.values() for label in family.labels}
 
 
 Mode = Literal["classic", "native", "both"]
+GaugeMode = Literal["livesum", "livemax", "livemin", "mostrecent"]
 
 
 class Options(TypedDict, total=False):
@@ -47,6 +53,8 @@ class Options(TypedDict, total=False):
     max_series: int
     histograms: Mode | Mapping[str, Mode]
     max_native_buckets: int
+    multiprocess_dir: str | os.PathLike[str]
+    gauges: GaugeMode | Mapping[str, GaugeMode]
 
 
 class TrackOptions(TypedDict, total=False):
@@ -72,6 +80,8 @@ class Settings:
         max_series: limit of series per family.
         histograms: how histogram families are exposed where not classic; None asks the environment.
         max_native_buckets: populated buckets of a native histogram before its resolution is halved.
+        multiprocess_dir: the folder that the processes of a service share; None asks the environment.
+        gauges: how gauges of several processes become one, by family.
     """
 
     service: str | None = None
@@ -85,6 +95,8 @@ class Settings:
     max_series: int = DEFAULT_SERIES
     histograms: dict[str, str] | None = None
     max_native_buckets: int = MAX_BUCKETS
+    multiprocess_dir: Path | None = None
+    gauges: dict[str, str] = field(default_factory=dict)
 
     def replaced(self, options: Mapping[str, Any]) -> "Settings":
         """These settings with `options` over them.
@@ -98,7 +110,7 @@ class Settings:
                 raise ConfigError(f"configure() has no option {name!r}{_guess(name, _READERS)}")
             key, reader = _READERS[name]
             changes[key] = reader(value)
-        for name in ("edges", "labels", "max_label_values"):
+        for name in ("edges", "labels", "max_label_values", "gauges"):
             if name in changes:
                 changes[name] = getattr(self, name) | changes[name]
         return dataclasses.replace(self, **changes)
@@ -145,6 +157,23 @@ def environment_histograms() -> dict[str, str]:
         except ConfigError as error:
             log.warning("ignoring the environment variable %s: %s", _HISTOGRAMS_VARIABLE, error)
     return {}
+
+
+def environment_multiprocess_dir() -> Path | None:
+    """The folder that the environment tells processes to share; what is wrong there is logged."""
+    value = os.environ.get(_MULTIPROCESS_VARIABLE)
+    variable = _MULTIPROCESS_VARIABLE
+    if not value:
+        variable = _PEER_VARIABLE
+        value = os.environ.get(variable) or os.environ.get(variable.lower())
+        # In it, under a name that prometheus_client does not look at.
+        value = value and os.path.join(value, "infermeter")  # noqa: PTH118
+    if value:
+        try:
+            return _multiprocess_dir(value)
+        except ConfigError as error:
+            log.warning("this process counts for itself alone, because of the variable %s: %s", variable, error)
+    return None
 
 
 def strict() -> bool:
@@ -247,6 +276,34 @@ def _max_native_buckets(value: object) -> int:
     return _limit(f"max_native_buckets={value!r}", value)
 
 
+def _multiprocess_dir(value: object) -> Path:
+    """The folder, made if it is not there yet."""
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        raise ConfigError(f"multiprocess_dir={value!r} is not the path of a folder")
+    if sys.platform != "linux":
+        raise ConfigError(f"multiprocess_dir={str(value)!r} needs the file locks of Linux, this is {sys.platform}")
+    path = Path(os.fspath(value)).absolute()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"multiprocess_dir={str(path)!r} cannot be made a folder: {error.strerror}") from None
+    if not os.access(path, os.W_OK | os.X_OK | os.R_OK):
+        raise ConfigError(f"multiprocess_dir={str(path)!r} is a folder that this process may not write to")
+    return path
+
+
+def _gauges(value: object) -> dict[str, str]:
+    families = [name for name, family in FAMILIES.items() if family.kind == "gauge" and family.labels]
+    given = value if isinstance(value, Mapping) else dict.fromkeys(families, value)
+    for name, mode in given.items():
+        if name not in families:
+            raise ConfigError(f"gauges={{{name!r}: ...}} names no gauge{_guess(str(name), families)}")
+        if mode not in GAUGE_MODES:
+            what = f"{{{name!r}: {mode!r}}}" if isinstance(value, Mapping) else repr(value)
+            raise ConfigError(f"gauges={what} is none of {', '.join(map(repr, GAUGE_MODES))}")
+    return dict(given)
+
+
 def _limit(given: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ConfigError(f"{given} is not a whole number of 1 or more")
@@ -263,4 +320,6 @@ _READERS: dict[str, tuple[str, Any]] = {
     "max_series": ("max_series", _max_series),
     "histograms": ("histograms", _histograms),
     "max_native_buckets": ("max_native_buckets", _max_native_buckets),
+    "multiprocess_dir": ("multiprocess_dir", _multiprocess_dir),
+    "gauges": ("gauges", _gauges),
 }

@@ -50,6 +50,10 @@ class CostModel:
         per_hour = self.usd_per_hour + self.watts / 1000 * self.usd_per_kwh
         return per_hour / 3600 / self.concurrency
 
+    def usd_for_tokens(self, prompt: float, completion: float) -> float:
+        """What so many tokens cost, USD."""
+        return prompt / 1000 * self.usd_per_1k_prompt_tokens + completion / 1000 * self.usd_per_1k_completion_tokens
+
 
 # Models whose prices are remembered.
 _MOST = 1024

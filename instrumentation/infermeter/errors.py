@@ -8,5 +8,9 @@ Nothing else is raised: whatever goes wrong while a call is recorded is logged o
 """
 
 
+class ReenteredError(Exception):
+    """A signal handler wants a shared row while the thread that it interrupted makes one; never leaves the library."""
+
+
 class ConfigError(ValueError):
     """An option that cannot work; the message names the value and what was expected."""

@@ -7,6 +7,7 @@ are slower than a gate, which each fold sets to what the slowest took before. Wi
 import math
 import sys
 import time
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,3 +60,43 @@ def keep(row: Row, edges: NDArray[np.float64], found: list[Exemplar]) -> None:
             newest.setdefault(place, one)
     row.exemplars = newest
     row.changed()
+
+
+def placed(edges: NDArray[np.float64], found: Iterable[Exemplar]) -> dict[int, Exemplar]:
+    """The latest exemplars by the index of their bucket, one a bucket."""
+    shown: dict[int, Exemplar] = {}
+    for one in sorted(found, key=lambda one: one.time, reverse=True):
+        if len(shown) < MOST:
+            shown.setdefault(int(edges.searchsorted(one.value, side="left")), one)
+    return shown
+
+
+# In a shared row: value, time, length of the text, and the text; and after all of them the time of the latest.
+_TEXT = 160  # bytes: all that is allowed in ASCII, with what separates it; longer ones are not told to other processes
+_ONE = 3 + _TEXT // 8
+WIDTH = MOST * _ONE + 1
+
+
+def packed(found: Iterable[Exemplar]) -> NDArray[np.float64]:
+    """Up to MOST exemplars as numbers, of which nothing but copies may be made."""
+    numbers = np.zeros(WIDTH)
+    at = 0
+    for value, moment, labels in found:
+        text = "\0".join([part for label in labels.items() for part in label]).encode()
+        if len(text) <= _TEXT:
+            numbers[at : at + 3] = value, moment, len(text)
+            numbers[at + 3 : at + _ONE] = np.frombuffer(text.ljust(_TEXT, b"\0"), np.float64)
+            numbers[-1] = max(numbers[-1], moment)
+            at += _ONE
+    return numbers
+
+
+def unpacked(numbers: NDArray[np.float64]) -> list[Exemplar]:
+    """What `packed` made of it, as far as it did."""
+    found = []
+    for at in range(0, len(numbers) - 1, _ONE):
+        value, moment, length = numbers[at : at + 3].tolist()
+        if length:
+            parts = numbers[at + 3 : at + _ONE].tobytes()[: int(length)].decode(errors="replace").split("\0")
+            found.append(Exemplar(value, moment, dict(zip(parts[::2], parts[1::2], strict=False))))
+    return found

@@ -1,8 +1,9 @@
 """From records to totals: a batch of records becomes histogram counts and counters by vectorised arithmetic."""
 
 import struct
+import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
@@ -15,13 +16,15 @@ from infermeter.class_names import class_name, printed
 from infermeter.exemplars import gate, keep
 from infermeter.guard import Guard
 from infermeter.histogram import Histogram
-from infermeter.observation import FLOATS, OBJECTS, STRIDE, WIDTHS, Facts, Frame
-from infermeter.rows import Rows
-from infermeter.series import Series
+from infermeter.observation import FLOATS, OBJECTS, STRIDE, WIDTHS, Exemplar, Facts, Frame
+from infermeter.rows import Row, Rows
+from infermeter.series import Series, Totals
 
 Drop = Callable[[str, BaseException | None, int], None]
 
-STAGES = "inference_stage_duration_seconds"
+Floats = NDArray[np.float64]
+Values = Floats | NDArray[np.float32]
+
 # What is told outside inferences: the family, its labels, the value of its own label, the number.
 Note = tuple[str, tuple[str, ...], str, float]
 
@@ -69,14 +72,17 @@ def fold_notes(notes: list[Note], rows: Rows) -> None:
     for family, labels, own, value in notes:
         grouped[family, labels, own].append(value)
     for (family, labels, own), values in grouped.items():
-        row = rows.row(family, labels, (own,))
-        kind = FAMILIES[family].kind
-        if kind == "gauge":
-            row.set(values[-1])
-        elif kind == "counter":
-            row.add(sum(values))
-        else:
-            Histogram(row, rows.edges_of(family)).add_checked(np.array(values, dtype=np.float64))
+        told(rows, rows.row(family, labels, (own,)), values, time.time())
+
+
+def told(rows: Rows, row: Row, values: list[float], moment: float) -> None:
+    """Add `values` to a counter or a histogram of `rows`, or set a gauge to the last of them, told at `moment`."""
+    if row.family.kind == "gauge":
+        row.tell(values[-1], moment)
+    elif row.family.kind == "counter":
+        row.add(sum(values))
+    else:
+        Histogram(row, rows.edges_of(row.family.name)).add_checked(np.array(values, dtype=np.float64))
 
 
 def take(items: list[Any]) -> list[Any]:
@@ -87,28 +93,40 @@ def take(items: list[Any]) -> list[Any]:
 
 
 def _fold_durations(series: Series, seconds: list[float], facts: list[Any]) -> None:
-    totals = series.totals
     durations = np.array(seconds, dtype=np.float64)
-    totals.add("inferences_total", len(seconds))
-    histogram = totals.histogram("inference_duration")
-    histogram.add_checked(durations)
-    series.gate = gate(durations)
-    found = take(series.exemplars)
-    found += [
-        fact.exemplar._replace(value=seconds[index])
-        for index, fact in enumerate(facts)
-        if fact is not None and fact.exemplar is not None
-    ]
-    if found:
-        keep(histogram.row, histogram.edges, found)
     cost = series.cost
+    usd = np.zeros(len(seconds))
     if cost is not None:
-        usd = durations * cost.usd_per_second
         for index, fact in enumerate(facts):
             if fact is not None:
-                usd[index] += fact.prompt_tokens / 1000 * cost.usd_per_1k_prompt_tokens
-                usd[index] += fact.completion_tokens / 1000 * cost.usd_per_1k_completion_tokens
-        totals.histogram("inference_cost").add_checked(usd)
+                usd[index] = cost.usd_for_tokens(fact.prompt_tokens, fact.completion_tokens)
+    fold_durations(series.totals, cost.usd_per_second if cost is not None else None, durations, usd)
+    fold_exemplars(
+        series,
+        durations,
+        [
+            fact.exemplar._replace(value=seconds[index])
+            for index, fact in enumerate(facts)
+            if fact is not None and fact.exemplar is not None
+        ],
+    )
+
+
+def fold_durations(totals: Totals, usd_per_second: float | None, seconds: Floats, usd: Floats) -> None:
+    """Count inferences that took so many `seconds`, and cost `usd` besides what their time costs; both shape (n,)."""
+    totals.add("inferences_total", len(seconds))
+    totals.histogram("inference_duration").add_checked(seconds)
+    if usd_per_second is not None:
+        totals.histogram("inference_cost").add_checked(seconds * usd_per_second + usd)
+
+
+def fold_exemplars(series: Series, seconds: Floats, given: list[Exemplar]) -> None:
+    """Show the slowest of the exemplars that were `given` and found, and set the gate for the next ones."""
+    series.gate = gate(seconds)
+    found = take(series.exemplars) + given
+    if found:
+        histogram = series.totals.histogram("inference_duration")
+        keep(histogram.row, histogram.edges, found)
 
 
 def _fold_full(series: Series, guard: Guard, drop: Drop, records: list[Any]) -> None:
@@ -128,31 +146,41 @@ def _fold_full(series: Series, guard: Guard, drop: Drop, records: list[Any]) -> 
         _count_classes(series, guard, {"": detections})
     else:
         frames = map(Frame, dtypes, confidences, class_dtypes, classes, names)
-        _fold_classes(series, guard, [frame for frame in frames if frame.dtype is not None])
+        _count_classes(series, guard, class_counts([frame for frame in frames if frame.dtype is not None]))
 
 
 def _fold_facts(series: Series, guard: Guard, facts: list[Facts]) -> None:
-    totals = series.totals
-    sizes: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    told: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     for fact in facts:
-        if fact.error is not None:
-            kind = guard.admit_child("model_errors_total", series.labels, "error_type", fact.error)
-            totals.add("model_errors_total", 1, kind)
-            totals.add("model_timeout_total", fact.error == "timeout")
-        if fact.batch_size is not None:
-            sizes["inference_batch_size", ""].append(fact.batch_size)
-        if fact.input_size is not None:
-            sizes["inference_input_size_bytes", ""].append(fact.input_size)
-        if fact.first_item is not None:
-            sizes["inference_time_to_first_item_seconds", ""].append(fact.first_item)
-        for stage, seconds in fact.stages or ():
-            name = guard.admit_child(STAGES, series.labels, "stage", stage)
-            sizes[STAGES, name].append(seconds)
-        totals.add("inference_tokens_total", fact.prompt_tokens, "prompt")
-        totals.add("inference_tokens_total", fact.completion_tokens, "completion")
-        totals.add("model_fallback_total", fact.fallbacks)
-    for key, values in sizes.items():
-        totals.histogram(*key).add_checked(np.array(values, dtype=np.float64))
+        for family, own, value in stated(fact):
+            told[family, guard.admit_own(family, series.labels, own)].append(value)
+    for (family, own), values in told.items():
+        if FAMILIES[family].kind == "counter":
+            series.totals.add(family, sum(values), own)
+        else:
+            series.totals.histogram(family, own).add_checked(np.array(values, dtype=np.float64))
+
+
+def stated(fact: Facts) -> Iterator[tuple[str, str, float]]:
+    """What the facts of a call add to which family, under which value of its own label."""
+    if fact.error is not None:
+        yield "model_errors_total", fact.error, 1
+        if fact.error == "timeout":
+            yield "model_timeout_total", "", 1
+    if fact.batch_size is not None:
+        yield "inference_batch_size", "", fact.batch_size
+    if fact.input_size is not None:
+        yield "inference_input_size_bytes", "", fact.input_size
+    if fact.first_item is not None:
+        yield "inference_time_to_first_item_seconds", "", fact.first_item
+    for stage, seconds in fact.stages or ():
+        yield "inference_stage_duration_seconds", stage, seconds
+    if fact.prompt_tokens:
+        yield "inference_tokens_total", "prompt", fact.prompt_tokens
+    if fact.completion_tokens:
+        yield "inference_tokens_total", "completion", fact.completion_tokens
+    if fact.fallbacks:
+        yield "model_fallback_total", "", fact.fallbacks
 
 
 def _fold_confidences(series: Series, drop: Drop, dtypes: list[Any], payloads: list[Any]) -> int:
@@ -167,21 +195,31 @@ def _fold_confidences(series: Series, drop: Drop, dtypes: list[Any], payloads: l
         else:
             chosen = [payload for kind, payload in zip(dtypes, payloads, strict=True) if kind == dtype]
         sizes = np.fromiter(map(len, chosen), np.float64, number)
-        series.totals.histogram("objects_per_frame").add_checked(sizes / width)
+        values = packed_floats(chosen, drop) if dtype == FLOATS else np.frombuffer(b"".join(chosen), dtype=dtype)
+        fold_confidences(series.totals, drop, sizes / width, values)
         detections += int(sizes.sum()) // width
-        values = _packed(chosen, drop) if dtype == FLOATS else np.frombuffer(b"".join(chosen), dtype=dtype)
-        not_finite, negative = series.totals.histogram("detection_confidence").add(values)
-        if not_finite:
-            drop("non_finite", None, not_finite)
-        if negative:
-            drop("negative", None, negative)
     return detections
 
 
-def _packed(tuples: list[tuple[float, ...]], drop: Drop) -> NDArray[np.float64]:
+def fold_confidences(totals: Totals, drop: Drop, sizes: Floats, values: Values) -> None:
+    """Count the detections of frames, `sizes` of shape (m,), and their confidences, `values` of shape (n,)."""
+    totals.histogram("objects_per_frame").add_checked(sizes)
+    not_finite, negative = totals.histogram("detection_confidence").add(values)
+    if not_finite:
+        drop("non_finite", None, not_finite)
+    if negative:
+        drop("negative", None, negative)
+
+
+def packed_tuple(numbers: tuple[float, ...]) -> bytes:
+    """`numbers` as float64; raises whatever looking at something else raises."""
+    return _PACKERS[len(numbers)](*numbers)
+
+
+def packed_floats(tuples: list[tuple[float, ...]], drop: Drop) -> Floats:
     """The numbers of `tuples` end to end."""
     try:
-        joined = b"".join([_PACKERS[len(numbers)](*numbers) for numbers in tuples])
+        joined = b"".join(map(packed_tuple, tuples))
     except Exception:  # a list that began with a number goes on with something else, which is the user's object
         kept: list[float] = []
         for one in chain.from_iterable(tuples):
@@ -193,8 +231,8 @@ def _packed(tuples: list[tuple[float, ...]], drop: Drop) -> NDArray[np.float64]:
     return np.frombuffer(joined, dtype=np.float64)
 
 
-def _fold_classes(series: Series, guard: Guard, frames: list[Frame]) -> None:
-    """Count detections by class name; frames that share a type and one mapping of names are counted together."""
+def class_counts(frames: list[Frame]) -> Counter[str]:
+    """Detections by class name; frames that share a type and one mapping of names are counted together."""
     groups: defaultdict[tuple[str | None, int], list[Frame]] = defaultdict(list)
     for frame in frames:
         groups[frame.class_dtype, id(frame.names)].append(frame)
@@ -202,7 +240,7 @@ def _fold_classes(series: Series, guard: Guard, frames: list[Frame]) -> None:
     for (class_dtype, _), group in groups.items():
         for name, count in _class_counts(class_dtype, group):
             counts[name] += count
-    _count_classes(series, guard, counts)
+    return counts
 
 
 def _count_classes(series: Series, guard: Guard, counts: Mapping[str, int]) -> None:

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 
-from infermeter.catalogue import ANNOUNCED_ERRORS
+from infermeter.catalogue import ANNOUNCED_ERRORS, FAMILIES
 
 REST = "_other"
 # The error types that do not fit are counted under a value that every series announces at 0.
@@ -56,6 +56,11 @@ class Guard:
             key = (*key[:2], REST)
         self._bases[key] = None
         return key
+
+    def admit_own(self, family: str, labels: tuple[str, ...], value: str) -> str:
+        """`admit_child` for the own label of `family`, if that is one that is guarded."""
+        label = FAMILIES[family].labels[-1]
+        return self.admit_child(family, labels, label, value) if value and label in GUARDED else value
 
     def admit_child(self, family: str, labels: tuple[str, ...], label: str, value: str) -> str:
         """The value of `label` for one series of `family`, folded where the values or the series run out."""

@@ -1,10 +1,7 @@
 """The ledger: every series of a process, folded on a timer, at a scrape, and inline only when memory demands it."""
 
 import _thread
-import logging
-import os
 import platform
-import sys
 import time
 import weakref
 from _thread import get_ident
@@ -16,9 +13,16 @@ from prometheus_client import Metric
 
 from infermeter import fork
 from infermeter.call import now
-from infermeter.catalogue import DROP_REASONS, FAMILIES
-from infermeter.config import Settings, environment_histograms, environment_service
+from infermeter.catalogue import DROP_REASONS
+from infermeter.config import (
+    Settings,
+    environment_histograms,
+    environment_multiprocess_dir,
+    environment_service,
+)
 from infermeter.cost import Prices
+from infermeter.durable import Namer
+from infermeter.errors import ReenteredError
 from infermeter.exposition import expose
 from infermeter.fold import Note, fold, fold_notes, take
 from infermeter.guard import GUARDED, Guard, encodable
@@ -28,18 +32,17 @@ from infermeter.queue import Queue
 from infermeter.refusals import Refusals
 from infermeter.rows import Rows
 from infermeter.series import Labels, Series
+from infermeter.sharing import modes_of
 from infermeter.text import Renderer
+from infermeter.timer import Timer
 from infermeter.version import __version__
 
 if TYPE_CHECKING:
     from infermeter.messages import Encoder
-
-log = logging.getLogger("infermeter")
+    from infermeter.multiprocess import Multiprocess
 
 M = TypeVar("M", bound=Meter)
 
-# A service under 256 inferences a second is folded by the timer only, never by the threads that infer.
-_FOLD_EVERY_SECONDS = 1.0
 # A scrape that cannot have the lock for so long answers with the last totals instead of hanging.
 _SCRAPE_WAITS_SECONDS = 5.0
 # What those who wait for the lock already are given to take it.
@@ -70,6 +73,7 @@ class Ledger:
         self.valid, self.refuse, self.drop, self._tell = refusals.valid, refusals.refuse, refusals.drop, refusals.tell
         self._guard = self._new_guard()
         self._encoder: Encoder | None = None
+        self._shared = self._new_shared()
         self._new_rows()
         self.lock = _thread.allocate_lock()
         self._folder = 0  # the thread that folds
@@ -79,16 +83,20 @@ class Ledger:
         self._declared_labels: dict[tuple[str, str], Labels] = {}
         self._blank: dict[Labels, Series] = {}
         self._bound: weakref.WeakSet[Meter] = weakref.WeakSet()
+        self._unshown: list[tuple[Meter, Series]] = []  # what a signal handler bound in the middle of another binding
         self._service: str | None = None
         self._notes: list[Note] = []
         self._caches: dict[tuple[str, str], None] = {}  # family and name of those that were told of
-        self._timer_runs = False
+        self._timer = Timer(self)
         fork.watch(self)
 
     def reset(self, settings: Settings) -> None:
         """Take other settings, while nothing is recorded."""
         self.settings = settings
         self._guard = self._new_guard()
+        if self._shared is not None:
+            self._shared.close()
+        self._shared = self._new_shared()
         self._new_rows()
         self._declared_labels.clear()
         self._blank.clear()
@@ -117,17 +125,18 @@ class Ledger:
         if series is None:
             # What was announced is gone on with, so that a scrape that reads it meanwhile misses nothing.
             series = self.series.setdefault(labels, self._blank.pop(labels, self._new_series(labels)))
-            self.start_timer()
-        self._show(meter, series)
+            self._timer.start()
+        try:
+            self._show(meter, series)
+        except ReenteredError:
+            self._unshown.append((meter, series))
         self._bound.add(meter)
         return series
 
     def note(self, meter: Meter, family: str, own: str, value: float) -> None:
         """Record a number outside any inference, under the value of the family's own label ("" if it has none)."""
         series = meter.series or meter.bind()
-        if own:
-            own = self._guard.admit_child(family, series.labels, FAMILIES[family].labels[-1], own)
-        self._note(family, series.labels, own, value)
+        self._note(family, series.labels, self._guard.admit_own(family, series.labels, own), value)
 
     def note_cache(self, family: str, name: str, count: float) -> None:
         """Record so many look-ups in a cache."""
@@ -152,8 +161,13 @@ class Ledger:
         """Keep what waits for a fold within bounds, now that `payload` bytes are added."""
         # Without a lock: racing threads may lose a few bytes, and every fold sets it right.
         self.pending_bytes += payload
-        if self.pending_bytes > _PENDING_BYTES and not self.fold_now() and self._folder != get_ident():
-            # Another thread folds and is slower than those that record: one of them has to let it.
+        if self.pending_bytes > _PENDING_BYTES:
+            self.make_room()
+
+    def make_room(self) -> None:
+        """Have what waits folded, by another thread if one does so already: for a while that one is waited for."""
+        if not self.fold_now() and self._folder != get_ident():
+            # It is slower than those that record: one of them has to let it.
             with self._all_folded(_FULL_WAITS_SECONDS):
                 pass
 
@@ -161,7 +175,7 @@ class Ledger:
         """Fold `series`, or all, on the calling path: only if nobody else is folding or waits to, never waiting."""
         lock = self.lock  # a fork in the middle, by the user's own objects, gives the child another
         # Locks are not fair: threads that fold again and again would keep a scrape out for seconds.
-        if self._waiters or not lock.acquire(blocking=False):
+        if self._waiters or self._reentered() or not lock.acquire(blocking=False):
             return False
         try:
             self._fold(series)
@@ -178,18 +192,29 @@ class Ledger:
 
     def collect(self) -> list[Metric]:
         """Every family with its samples, consistent with each other."""
-        with self._all_folded():
-            self._refresh()
-            return list(expose(self._rows, self.settings.labels))
+        with self._all_shown():
+            return list(expose(self._visible, self.settings.labels))
 
     def text(self, *, open_metrics: bool) -> str:
         """The lines of every family, consistent with each other, without the end that a page has."""
-        with self._all_folded():
-            self._refresh()
+        with self._all_shown():
             return self._renderer.page(open_metrics=open_metrics)
+
+    @contextmanager
+    def _all_shown(self) -> Iterator[None]:
+        """As `_all_folded`, with the page up to date."""
+        with self._all_folded() as held:
+            if self._shared is None:
+                self._refresh()
+            elif held:
+                self._timer.start()
+                self._shared.show(self._visible, self._rows)
+            yield
 
     def _refresh(self) -> None:
         """Bring up to date what is not counted but looked up; the caller has just folded."""
+        for meter, series in take(self._unshown):
+            self._show(meter, series)
         self._announce()
         for series in [*self._blank.values(), *self.series.values()]:
             series.refresh()
@@ -212,15 +237,21 @@ class Ledger:
         """The messages of every family, consistent with each other; `classic` leaves native buckets out."""
         from infermeter.messages import Encoder  # noqa: PLC0415  (most scrapers never ask for it)
 
-        with self._all_folded():
-            self._refresh()
+        with self._all_shown():
             if self._encoder is None:
-                self._encoder = Encoder(self._rows, self.settings.labels)
+                self._encoder = Encoder(self._visible, self.settings.labels)
             return self._encoder.page(classic=classic)
 
     def waits(self) -> bool:
         """Whether a fold has something to do."""
         return bool(self._notes) or any(series.waits() for series in list(self.series.values()))
+
+    def keep_up(self) -> None:
+        """What the timer does: fold, and with other processes show them what is open, and take over from the dead."""
+        if self._shared is not None or self.waits():
+            self.fold()
+        if self._shared is not None:
+            self._shared.upkeep()
 
     # --- inside ------------------------------------------------------------------------------------------------
 
@@ -234,14 +265,29 @@ class Ledger:
         """Have `meter` announce itself in `series`, once."""
         if meter.shown is not series:
             meter.announce(series)
+            if self._shared is not None and series.infers:
+                namer = Namer(series, self._rows, self._guard, self._drop_named)
+                self._shared.adopt(series, namer, self.make_room)
             meter.shown = series
 
     def _new_rows(self) -> None:
-        modes = environment_histograms() if self.settings.histograms is None else self.settings.histograms
-        self._rows = Rows(self.settings.edges, modes, self.settings.max_native_buckets)
-        self._renderer = Renderer(self._rows, self.settings.labels)
+        settings = self.settings
+        modes = environment_histograms() if settings.histograms is None else settings.histograms
+        self._rows = self._visible = Rows(settings.edges, modes, settings.max_native_buckets)
+        if self._shared is not None:
+            gauges = modes_of(settings.gauges)
+            self._rows = Rows(settings.edges, modes, settings.max_native_buckets, gauges=gauges, memory=self._shared)
+        self._renderer = Renderer(self._visible, settings.labels)
         self._encoder = None
         self._blank_rows = True
+
+    def _new_shared(self) -> "Multiprocess | None":
+        folder = self.settings.multiprocess_dir or environment_multiprocess_dir()
+        if folder is None:
+            return None
+        from infermeter.multiprocess import Multiprocess  # noqa: PLC0415  (most services are one process)
+
+        return Multiprocess(folder)
 
     def _announce_own(self) -> None:
         """Show what tells of the library itself, at 0."""
@@ -256,6 +302,8 @@ class Ledger:
         return Guard(self.settings.max_label_values, self.settings.max_series, self._count_folded)
 
     def _note(self, family: str, labels: tuple[str, ...], own: str, value: float) -> None:
+        if self._shared is not None and self._shared.note(self._rows, (family, labels, own, value), self.make_room):
+            return
         self._notes.append((family, labels, own, value))
         if len(self._notes) >= _PENDING:
             self.fold_now()
@@ -266,22 +314,25 @@ class Ledger:
     def _count_dropped(self, reason: str, count: int) -> None:
         self._note(_DROPPED, (), reason, count)
 
+    def _reentered(self) -> bool:
+        return self._shared is not None and self._shared.reentered()
+
     @contextmanager
-    def _all_folded(self, patience: float = _SCRAPE_WAITS_SECONDS) -> Iterator[None]:
-        """Hold the lock with everything folded; go on without where the lock cannot be had."""
+    def _all_folded(self, patience: float = _SCRAPE_WAITS_SECONDS) -> Iterator[bool]:
+        """Hold the lock with everything folded; go on without where the lock cannot be had. Gives whether it was."""
         lock = self.lock  # as in fold_now
         waiters = self._waiters
         if waiters:
             time.sleep(_FIRST_COME_SECONDS)  # whoever just released the lock would have it again before they wake up
         waiters.append(None)
         try:
-            held = lock.acquire(timeout=patience)
+            held = not self._reentered() and lock.acquire(timeout=patience)
         finally:
             waiters.pop()
         try:
             if held:
                 self._fold(pace=Pace())
-            yield
+            yield held
         finally:
             if held:
                 lock.release()
@@ -294,28 +345,34 @@ class Ledger:
             self._announce_own()
         if one is None:
             self.pending_bytes = 0
-        for series in (one,) if one is not None else list(self.series.values()):
-            if pace is not None:
-                pace.step()
-            fold(series, self._guard, self._drop_in_fold)
-        fold_notes(take(self._notes), self._rows)
-        self._rows.row("infermeter_fold_seconds", (), ()).add(1, now() - started)
-        self._folder = 0
+        shared = self._shared
+        records = shared.pending() if shared is not None else []
+        try:
+            if shared is not None:
+                shared.tally(records, self._rows, self._drop_in_fold)
+            for series in (one,) if one is not None else list(self.series.values()):
+                if pace is not None:
+                    pace.step()
+                fold(series, self._guard, self._drop_in_fold)
+            fold_notes(take(self._notes), self._rows)
+            if shared is not None:
+                self._refresh()
+            self._rows.row("infermeter_fold_seconds", (), ()).add(1, now() - started)
+        finally:
+            # Also if a signal handler raised in between: what was counted of the records must not be counted again.
+            if shared is not None:
+                shared.commit(self._rows, len(records))
+            self._folder = 0
 
     def _drop_in_fold(self, reason: str, error: BaseException | None, count: int) -> None:
         """`drop` for whoever holds the lock, where nobody could take an exception: between the calls."""
         self._rows.row(_DROPPED, (), (reason,)).add(count)
         self._tell(reason, error)
 
-    def start_timer(self) -> None:
-        """Fold once a second from now on."""
-        if not self._timer_runs:
-            self._timer_runs = True
-            try:
-                # Not threading.Thread: its start() waits for a lock, and a signal handler may be what got us here.
-                _thread.start_new_thread(_fold_for_ever, (weakref.ref(self),))
-            except RuntimeError:  # no more threads: scrapes and full buffers still fold
-                log.warning("cannot start the thread that folds; scrapes will do its work")
+    def _drop_named(self, reason: str, error: BaseException | None, count: int) -> None:
+        """`drop` on the calling path, where INFERMETER_STRICT is not asked: the call goes on with what is left."""
+        self._count_dropped(reason, count)
+        self._tell(reason, error)
 
     def after_fork_in_child(self) -> None:
         """Start from zero with a fresh lock: what happened so far is counted by the parent."""
@@ -328,21 +385,10 @@ class Ledger:
                 meter.waiting.clear()
         self.series = {}
         self._blank = {}
+        self._unshown.clear()
+        if self._shared is not None:
+            self._shared.after_fork_in_child()
         self._new_rows()
         self.pending_bytes = 0
         self._notes.clear()
-        if self._timer_runs:
-            self._timer_runs = False
-            self.start_timer()
-
-
-def _fold_for_ever(reference: "weakref.ref[Ledger]") -> None:
-    pid = os.getpid()
-    while True:
-        time.sleep(_FOLD_EVERY_SECONDS)
-        ledger = reference()
-        if ledger is None or sys.is_finalizing() or os.getpid() != pid:
-            return
-        if ledger.waits():
-            ledger.fold()
-        del ledger
+        self._timer.after_fork_in_child()

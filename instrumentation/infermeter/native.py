@@ -62,11 +62,11 @@ class Native:
         schema: the resolution to begin with, -4 to 8, in a view of zeros.
     """
 
-    __slots__ = ("_counts", "_indices", "_state")
+    __slots__ = ("_counts", "_indices", "state")
 
     def __init__(self, view: NDArray[np.float64], schema: int = SCHEMA) -> None:
         most = (len(view) - _HEADER) // 2
-        self._state = view
+        self.state = view
         self._indices = view[_HEADER : _HEADER + most]
         self._counts = view[_HEADER + most : _HEADER + 2 * most]
         if not view[_THRESHOLD]:
@@ -76,18 +76,18 @@ class Native:
     @property
     def count(self) -> int:
         """Number of values."""
-        return int(self._state[_COUNT])
+        return int(self.state[_COUNT])
 
     @property
     def total(self) -> float:
         """Sum of values."""
-        return float(self._state[_TOTAL])
+        return float(self.state[_TOTAL])
 
     def add(self, values: Values) -> None:
         """Add `values`, shape (n,), all finite and none negative."""
         if len(values) == 0:
             return
-        state = self._state
+        state = self.state
         doubles = values.astype(np.float64, copy=False)
         above = doubles[doubles > state[_THRESHOLD]]
         if len(above):
@@ -103,7 +103,7 @@ class Native:
 
     def sparse(self) -> Sparse:
         """Its buckets, as they are now."""
-        state = self._state
+        state = self.state
         used = int(state[_USED])
         deltas = self._counts[:used].astype(np.int64)
         deltas[1:] -= deltas[:-1].copy()
@@ -124,9 +124,13 @@ class Native:
             deltas,
         )
 
+    def absorb(self, view: NDArray[np.float64]) -> None:
+        """Add what the histogram in `view` holds."""
+        self.state[:] = merge((self.state, view), len(self._indices))
+
     def _put(self, indices: Integers, counts: NDArray[Any]) -> None:
         """Add `counts` to the buckets `indices`, which are sorted and distinct."""
-        used = int(self._state[_USED])
+        used = int(self.state[_USED])
         known = self._indices[:used]
         places = known.searchsorted(indices)
         if used and places[-1] < used and np.array_equal(known[places], indices):
@@ -137,7 +141,7 @@ class Native:
 
     def _replace(self, indices: Integers, counts: NDArray[Any]) -> None:
         """Hold these buckets instead, those of equal index together, at a lower resolution if they are too many."""
-        state, most = self._state, len(self._indices)
+        state, most = self.state, len(self._indices)
         schema = int(state[_SCHEMA])
         indices, counts = _together(indices, counts)
         while len(indices) > most and schema > _LOWEST:

@@ -23,6 +23,15 @@ from infermeter.source import Descriptor
 # are left out of it or ignored.
 Fold = Callable[[Dump], Mapping[bytes, NDArray[np.float64]]]
 
+# Makes one of the values of two rows of one key, of equal length.
+Join = Callable[[bytes, NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
+
+
+def added(_key: bytes, one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sum of both."""
+    return one + other
+
+
 # In one go, so that those who read meanwhile are not kept from the lock for long.
 _MOST = 256
 _DAMAGED = ".damaged"
@@ -40,18 +49,18 @@ class Reaped(NamedTuple):
     problems: list[Problem]
 
 
-def reap(folder: Folder, fold: Fold) -> Reaped:
+def reap(folder: Folder, fold: Fold, join: Join = added) -> Reaped:
     """Absorb the dead of `folder`, some hundreds at most; does nothing while somebody else does, and never raises."""
     with folder.locked(fcntl.LOCK_EX) as held:
         if not held:
             return Reaped(0, [])
         try:
-            return _reap(folder, fold)
+            return _reap(folder, fold, join)
         except OSError as error:
             return Reaped(0, [Problem(str(folder.path), reason(error))])
 
 
-def _reap(folder: Folder, fold: Fold) -> Reaped:
+def _reap(folder: Folder, fold: Fold, join: Join) -> Reaped:
     problems: list[Problem] = []
     try:
         before = folder.accumulated()
@@ -72,7 +81,10 @@ def _reap(folder: Folder, fold: Fold) -> Reaped:
         if identity == name or identity in before.absorbed or len(absorbed) == _MOST:
             continue
         try:
-            dump, wrong = folder.process(identity).read()
+            process = folder.process(identity)
+            if process.live():
+                continue
+            dump, wrong = process.read()
         except (DamagedError, OSError) as error:
             problems.append(Problem(name, reason(error)))
             continue
@@ -80,13 +92,11 @@ def _reap(folder: Folder, fold: Fold) -> Reaped:
         if dump.live or wrong:
             continue
         try:
-            values = fold(dump)
+            joined = _joined(before.totals() if totals is None else dict(totals), dump, fold(dump), join)
         except Exception as error:  # the caller's, who may be told by a damaged record to do anything
             problems.append(Problem(name, f"{type(error).__name__}: {error}"))
             continue
-        if totals is None:
-            totals = before.totals()
-        _add(totals, dump, values)
+        totals = joined
         absorbed.append(identity)
     if totals is not None:
         accumulator.write(folder.path, accumulator.packed(before.serial + 1, left + absorbed, totals))
@@ -95,12 +105,14 @@ def _reap(folder: Folder, fold: Fold) -> Reaped:
     return Reaped(len(absorbed), problems)
 
 
-def _add(totals: Totals, dump: Dump, values: Mapping[bytes, NDArray[np.float64]]) -> None:
+def _joined(totals: Totals, dump: Dump, values: Mapping[bytes, NDArray[np.float64]], join: Join) -> Totals:
+    """`totals`, with `values` in them."""
     ended = {entry.key for entry in dump.entries if entry.live}
     for key, numbers in values.items():
         if key not in ended:
             known = totals.get((key, len(numbers)))
-            totals[key, len(numbers)] = np.array(numbers) if known is None else known + numbers
+            totals[key, len(numbers)] = np.array(numbers) if known is None else join(key, known, numbers)
+    return totals
 
 
 def _removed(folder: Folder, identity: str, names: list[str]) -> bool:

@@ -4,21 +4,33 @@ A scrape renders only the rows that changed since the last one. Rows are read an
 """
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from infermeter.catalogue import FAMILIES, Family
-from infermeter.native import MAX_BUCKETS, Native, width
+from infermeter.extent import SharedRow
+from infermeter.native import MAX_BUCKETS, Native
 from infermeter.observation import Exemplar
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+from infermeter.sharing import Key
 
 _NONE: Mapping[int, Exemplar] = {}
 _BATCH = 32
-_CLASSIC: Mapping[str, str] = {}
+_NOTHING: Mapping[str, str] = {}
+
+
+class Memory(Protocol):
+    """Where rows outlive their process.
+
+    Attributes:
+        targets: by number of the shared row, whatever a record may name.
+    """
+
+    targets: dict[int, Any]
+
+    def row(self, key: Key) -> SharedRow | None:
+        """The numbers of a row; None where there is no room for them."""
 
 
 class Row:
@@ -34,15 +46,24 @@ class Row:
         message: the row as protobuf, if it has not changed since.
         exemplars: of a histogram, by the index of their bucket.
         native: the native buckets of a histogram that has some.
+        shared: what makes them visible to other processes, if anything does.
     """
 
-    __slots__ = ("exemplars", "family", "labels", "message", "native", "own", "stale", "text", "values")
+    __slots__ = ("exemplars", "family", "labels", "message", "native", "own", "shared", "stale", "text", "values")
 
-    def __init__(self, family: Family, labels: tuple[str, ...], own: tuple[str, ...], width: int) -> None:
+    def __init__(
+        self,
+        family: Family,
+        labels: tuple[str, ...],
+        own: tuple[str, ...],
+        values: NDArray[np.float64],
+        shared: SharedRow | None = None,
+    ) -> None:
         self.family = family
         self.labels = labels
         self.own = own
-        self.values: NDArray[np.float64] = np.zeros(width)
+        self.values = values
+        self.shared = shared
         self.stale = True
         self.text = ""
         self.message: bytes | None = None
@@ -63,10 +84,28 @@ class Row:
                 self.values[index] = value
                 self.changed()
 
+    def tell(self, value: float, moment: float) -> None:
+        """Take another value, told at `moment`, in seconds since 1970, which only some gauges keep."""
+        self.set(*(value, moment)[: len(self.values)])
+
     def changed(self) -> None:
         """Have it rendered anew."""
         self.stale = True
         self.message = None
+        if self.shared is not None:
+            self.shared.touch()
+
+    def whole(self) -> NDArray[np.float64]:
+        """The values, and the native buckets if it has some; a copy."""
+        return self.values.copy() if self.native is None else np.concatenate((self.values, self.native.state))
+
+    def absorb(self, whole: NDArray[np.float64]) -> None:
+        """Add what `whole` gave of another histogram with the same edges."""
+        with np.errstate(over="ignore"):
+            self.values += whole[: len(self.values)]
+        if self.native is not None:
+            self.native.absorb(whole[len(self.values) :])
+        self.changed()
 
 
 class Edges:
@@ -94,17 +133,24 @@ class Rows:
         edges: upper edges of the buckets by histogram family.
         modes: families that are "native" or "both"; the others are classic.
         max_native_buckets: populated buckets of a native histogram before its resolution is halved.
+        gauges: how those of several processes become one; none where there is only one.
+        memory: where rows are kept; None keeps them in that of the process.
     """
 
     def __init__(
         self,
         edges: Mapping[str, tuple[float, ...]],
-        modes: Mapping[str, str] = _CLASSIC,
+        modes: Mapping[str, str] = _NOTHING,
         max_native_buckets: int = MAX_BUCKETS,
+        *,
+        gauges: Mapping[str, str] = _NOTHING,
+        memory: Memory | None = None,
     ) -> None:
         self.edges = edges
         self.modes = modes
-        self._native_width = width(max_native_buckets)
+        self.buckets = max_native_buckets
+        self._gauges = gauges
+        self._memory = memory
         self._edges: dict[str, Edges] = {}
         self._families: dict[str, dict[tuple[tuple[str, ...], tuple[str, ...]], Row]] = {name: {} for name in FAMILIES}
 
@@ -113,13 +159,24 @@ class Rows:
         rows = self._families[family]
         row = rows.get((labels, own))
         if row is None:
-            kind = FAMILIES[family].kind
-            size = len(self.edges[family]) + 2 if kind == "histogram" else 2 if kind == "summary" else 1
-            made = Row(FAMILIES[family], labels, own, size)
-            if self.modes.get(family, "classic") != "classic":
-                made.native = Native(np.zeros(self._native_width))
+            key = self.key(family, labels, own)
+            shared = self._memory.row(key) if self._memory is not None else None
+            whole = shared.values if shared is not None else np.zeros(key.whole)
+            made = Row(FAMILIES[family], labels, own, whole, shared)
+            if key.buckets:
+                made.values, made.native = whole[: key.width], Native(whole[key.width :])
             row = rows.setdefault((labels, own), made)
+            if self._memory is not None and shared is not None:
+                self._memory.targets[shared.number] = row
         return row
+
+    def key(self, family: str, labels: tuple[str, ...], own: tuple[str, ...]) -> Key:
+        """What other processes know a row by."""
+        kind = FAMILIES[family].kind
+        if kind == "histogram":
+            native = self.modes.get(family, "classic") != "classic"
+            return Key(family, labels, own, self.edges[family], self.buckets if native else 0)
+        return Key(family, labels, own, mode=self._gauges.get(family, ""))
 
     def edges_of(self, family: str) -> Edges:
         """The edges of a histogram family, as histograms take them."""
@@ -130,7 +187,20 @@ class Rows:
 
     def remove(self, row: Row) -> None:
         """Forget a row: what it told holds no more."""
+        row.set(0)
+        self.hide(row)
+
+    def hide(self, row: Row) -> None:
+        """Leave out a row, until it is shown again."""
         self._families[row.family.name].pop((row.labels, row.own), None)
+
+    def show(self, row: Row) -> None:
+        """Show a row that was hidden."""
+        self._families[row.family.name].setdefault((row.labels, row.own), row)
+
+    def every(self) -> list[Row]:
+        """All rows."""
+        return [row for rows in self._families.values() for row in rows.values()]
 
     def of(self, family: str) -> list[Row]:
         """The rows of a family; inferring threads may add some meanwhile."""

@@ -113,6 +113,15 @@ class Segment:
                     self._adding = False
         return row
 
+    def reentered(self) -> bool:
+        """Whether this interrupts the making of a row in the same thread, as a signal handler may."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            return self._adding
+        finally:
+            self._lock.release()
+
     def _add_to_new(self, key: bytes, width: int, *, live: bool) -> SharedRow:
         last = self._extents[-1]
         # Each twice as large as the last, so that there are never many.

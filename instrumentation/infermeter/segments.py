@@ -105,6 +105,10 @@ class _Process:
         self._entries: tuple[Entry, ...] = ()
         self._last: tuple[Dump, list[Problem]] | None = None
 
+    def live(self) -> bool:
+        """Whether it lives."""
+        return self.segment is not None or not dead(self._number)
+
     def read(self) -> tuple[Dump, list[Problem]]:
         """What it counted, and what is wrong with a part of that.
 
@@ -113,7 +117,7 @@ class _Process:
             OSError: the same.
         """
         # Before everything else: whoever is dead now will not write while we read.
-        live = self.segment is not None or not dead(self._number)
+        live = self.live()
         if not live and self._last is not None:
             return self._last
         doubts = 0

@@ -1,5 +1,6 @@
 """One series: what waits to be folded, what is open, and the totals so far, of one service, model and version."""
 
+from time import time
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -179,10 +180,10 @@ class Series:
     def refresh(self) -> None:
         """Bring up to date what is not counted but looked up; the caller has just folded."""
         if self.infers:
-            self.totals.row("inferences_in_flight").set(self.in_flight())
+            self.totals.row("inferences_in_flight").tell(self.in_flight(), time())
         if self.queues:
             waiting = sum(len(queue.waiting) for queue in list(self.queues))
-            self.totals.row("model_queue_length").set(waiting)
+            self.totals.row("model_queue_length").tell(waiting, time())
 
     def on_stack(self, frame: FrameType, local: dict[str, Any]) -> Call:
         """The call of the wrapper that runs in `frame`, whose local variables are `local`."""

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import traceback
 import warnings
@@ -81,6 +82,8 @@ def new_recorder() -> NewRecorder:
     def make(**options: Unpack[Options]) -> Recorder:
         options.setdefault("registry", CollectorRegistry())
         options.setdefault("service", "test")
+        if os.environ.get("INFERMETER_SHARED"):  # the same promises where a process counts in a folder that others share
+            options.setdefault("multiprocess_dir", tempfile.mkdtemp(dir=os.environ["INFERMETER_SHARED"]))
         return Recorder(**options)
 
     return make

@@ -1,0 +1,59 @@
+"""Work that is done once a second, in a thread that keeps nobody alive and holds up no exit."""
+
+import _thread
+import logging
+import os
+import sys
+import time
+import weakref
+from typing import Protocol
+
+log = logging.getLogger("infermeter")
+
+_EVERY_SECONDS = 1.0
+
+
+class Busy(Protocol):
+    """Who has work for a timer."""
+
+    def keep_up(self) -> None:
+        """Do what has to be done now and then."""
+
+
+class Timer:
+    """Has its owner keep up, from the moment that it is started.
+
+    Args:
+        owner: who is forgotten by the timer when everybody else forgets it.
+    """
+
+    def __init__(self, owner: Busy) -> None:
+        self._owner = weakref.ref(owner)
+        self._runs = False
+
+    def start(self) -> None:
+        """Run from now on; again is nothing."""
+        if not self._runs:
+            self._runs = True
+            try:
+                # Not threading.Thread: its start() waits for a lock, and a signal handler may be what got us here.
+                _thread.start_new_thread(_run, (self._owner,))
+            except RuntimeError:  # no more threads: scrapes and full buffers still fold
+                log.warning("cannot start the thread that folds; scrapes will do its work")
+
+    def after_fork_in_child(self) -> None:
+        """Run in the child, which has no other thread, if it ran in the parent."""
+        if self._runs:
+            self._runs = False
+            self.start()
+
+
+def _run(reference: "weakref.ref[Busy]") -> None:
+    pid = os.getpid()
+    while True:
+        owner = reference()
+        if owner is None or sys.is_finalizing() or os.getpid() != pid:
+            return
+        owner.keep_up()
+        del owner
+        time.sleep(_EVERY_SECONDS)
