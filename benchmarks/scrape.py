@@ -1,6 +1,6 @@
-"""What a scrape costs, beside prometheus_client showing the same families of the same models.
+"""What a scrape costs, beside prometheus_client showing the same samples of the same models.
 
-250 models, each with four histograms (1,000 in all), a counter and a gauge; ours shows nine counters more for each.
+250 models, each with four histograms (1,000 in all), ten counters and a gauge.
 All cases run in one process, in random order in every round; ratios are medians of the ratios within each round.
 Before a scrape all models infer, or one in ten, and what they recorded is folded, as it is once a second in another
 thread.
@@ -25,9 +25,11 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
 
 import infermeter
-from infermeter.catalogue import FAMILIES
+from infermeter.catalogue import ANNOUNCED_ERRORS, FAMILIES, TOKEN_TYPES
 
 LABELS = ("service", "model", "version")
+COUNTERS = ("inferences_total", "model_timeout_total", "model_fallback_total")
+OWN_LABELS = {"detections_total": "class", "model_errors_total": "error_type", "inference_tokens_total": "type"}
 HISTOGRAMS = ("inference_duration", "detection_confidence", "objects_per_frame", "inference_cost")
 MODELS = tuple(f"model-{number:03}" for number in range(250))
 FORMATS = {"text": "text/plain;version=0.0.4", "OpenMetrics": "application/openmetrics-text;version=1.0.0"}
@@ -41,27 +43,39 @@ App = Callable[[dict[str, str], Any], Iterable[bytes]]
 
 
 class Peer:
-    """The families as one writes them with prometheus_client, children cached."""
+    """The same samples as ours, as one writes them with prometheus_client, children cached."""
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
-        families = [Histogram(n, n, LABELS, registry=registry, buckets=FAMILIES[n].edges) for n in HISTOGRAMS]
-        total = Counter("inferences_total", "inferences", LABELS, registry=registry)
+        histograms = [Histogram(n, n, LABELS, registry=registry, buckets=FAMILIES[n].edges) for n in HISTOGRAMS]
+        total, timeouts, fallbacks = (Counter(n, n, LABELS, registry=registry) for n in COUNTERS)
         in_flight = Gauge("inferences_in_flight", "in flight", LABELS, registry=registry)
-        self.children: dict[str, list[Any]] = {
-            model: [family.labels("bench", model, "1") for family in (*families, total, in_flight)] for model in MODELS
-        }
+        detections, errors, tokens = (Counter(n, n, (*LABELS, own), registry=registry) for n, own in OWN_LABELS.items())
+        self.children: dict[str, list[Any]] = {}
+        for model in MODELS:
+            labels = ("bench", model, "1")
+            self.children[model] = [
+                *(family.labels(*labels) for family in (*histograms, total)),
+                detections.labels(*labels, ""),
+            ]
+            # Announced at 0, as ours are.
+            for family in (timeouts, fallbacks, in_flight):
+                family.labels(*labels)
+            for family, values in ((errors, ANNOUNCED_ERRORS), (tokens, TOKEN_TYPES)):
+                for value in values:
+                    family.labels(*labels, value)
         self.app: App = make_wsgi_app(registry)
 
     def infer(self, model: str) -> None:
         """Observe one inference."""
-        duration, confidence, objects, cost, total, _ = self.children[model]
+        duration, confidence, objects, cost, total, detections = self.children[model]
         duration.observe(0.0373)
         cost.observe(0.0000218)
         objects.observe(len(CONFIDENCES))
         for value in CONFIDENCES:
             confidence.observe(value)
         total.inc()
+        detections.inc(len(CONFIDENCES))
 
 
 class Ours:
@@ -69,7 +83,9 @@ class Ours:
 
     def __init__(self) -> None:
         prices = infermeter.CostModel(usd_per_hour=2.10)
-        self.recorder = infermeter.Recorder(service="bench", registry=CollectorRegistry(), cost=prices)
+        self.recorder = infermeter.Recorder(
+            service="bench", registry=CollectorRegistry(), cost=prices, max_label_values=len(MODELS)
+        )
         self.tracks = {model: self.recorder.track(model=model, version="1") for model in MODELS}
         self.app: App = self.recorder.wsgi_app()
 

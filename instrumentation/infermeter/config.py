@@ -159,15 +159,19 @@ def environment_histograms() -> dict[str, str]:
     return {}
 
 
+def environment_peer_dir() -> str | None:
+    """The folder that prometheus_client's processes share."""
+    return os.environ.get(_PEER_VARIABLE) or os.environ.get(_PEER_VARIABLE.lower())
+
+
 def environment_multiprocess_dir() -> Path | None:
     """The folder that the environment tells processes to share; what is wrong there is logged."""
     value = os.environ.get(_MULTIPROCESS_VARIABLE)
     variable = _MULTIPROCESS_VARIABLE
     if not value:
-        variable = _PEER_VARIABLE
-        value = os.environ.get(variable) or os.environ.get(variable.lower())
+        variable, peer = _PEER_VARIABLE, environment_peer_dir()
         # In it, under a name that prometheus_client does not look at.
-        value = value and os.path.join(value, "infermeter")  # noqa: PTH118
+        value = str(Path(peer) / "infermeter") if peer else None
     if value:
         try:
             return _multiprocess_dir(value)

@@ -2,7 +2,7 @@
 
 from infermeter import exemplars
 from infermeter.catalogue import FAMILIES
-from infermeter.rows import Row, Rows
+from infermeter.rows import HistogramRow, Row, Rows
 from infermeter.segments import Dump
 from infermeter.series import Labels, Series
 from infermeter.sharing import EXEMPLARS, SERIES, Key, Numbers, unpacked
@@ -26,15 +26,17 @@ def left_by(dump: Dump) -> dict[bytes, Numbers]:
         elif key.family in FAMILIES and entry.width == key.whole:
             row = targets[entry.number] = rows.row(key.family, key.labels, key.own)
             row.values[:] = numbers[: len(row.values)]
-            if row.native is not None and numbers[key.width :].any():  # else it was published and never committed
+            if (
+                isinstance(row, HistogramRow) and row.native is not None and numbers[key.width :].any()
+            ):  # else it was published and never committed
                 row.native.state[:] = numbers[key.width :]
         elif not entry.live:
             kept[entry.key] = numbers
     for key in keys:
         if key.family == EXEMPLARS:
-            row = rows.row("inference_duration", key.labels)
             found = exemplars.unpacked(kept[key.packed()])
-            row.exemplars = exemplars.placed(rows.edges_of("inference_duration").float64, found)
+            histogram = rows.histogram_row("inference_duration", key.labels)
+            histogram.exemplars = exemplars.placed(rows.edges_of("inference_duration").float64, found)
 
     def drop(reason: str, _error: BaseException | None, count: int) -> None:
         rows.row("infermeter_observations_dropped_total", (), (reason,)).add(count)
@@ -45,7 +47,7 @@ def left_by(dump: Dump) -> dict[bytes, Numbers]:
         key = rows.key(row.family.name, row.labels, row.own)
         if not key.live:
             kept[key.packed()] = row.whole()
-        if row.exemplars:
+        if isinstance(row, HistogramRow) and row.exemplars:
             kept[Key(EXEMPLARS, row.labels).packed()] = exemplars.packed(row.exemplars.values())
     return kept
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from infermeter.fold import Drop, class_counts, fold_confidences, packed_floats, packed_tuple, stated
+from infermeter.fold import PACKERS, Drop, class_counts, fold_confidences, packed_floats, stated
 from infermeter.guard import Guard
 from infermeter.observation import FLOATS, WIDTHS, Facts, Frame
 from infermeter.payload import BARE, FLOATS32, FLOATS64, PACKED, Packed, tag
@@ -139,32 +139,31 @@ def record_in(
         record_bare(seconds)
 
     def record_full(record: Iterable[Any]) -> None:
-        found = payload_of(*record)
-        if found is not None:
-            kind, seconds, payload = found
-            if append(kind, seconds, payload):
-                return
-            make_room()
-            if append(kind, seconds, payload):
-                return
-        keep_full(record)
-
-    def payload_of(
-        seconds: float, dtype: Any, confidences: Any, class_dtype: Any, classes: Any, names: Any, facts: Any
-    ) -> tuple[int, float, bytes] | None:
-        nonlocal simple
+        seconds, dtype, confidences, class_dtype, classes, names, facts = record
         try:
-            if facts is None and class_dtype is None and dtype is not None:
-                if simple is None:
-                    simple = namer.shown()
-                payload = packed_tuple(confidences) if dtype is FLOATS else confidences
-                if simple and len(payload) <= longest:
-                    return floats32 if dtype == "f" else floats64, seconds, payload
-            packed = namer.packed(Frame(dtype, confidences, class_dtype, classes, names), facts)
-            if len(packed.confidences) + 4 * len(packed.sizes) > longest:
-                packed = namer.counted(packed)
-            return other, seconds, packed.packed()
+            # What most models report, first.
+            if simple and facts is None and class_dtype is None and dtype is not None:
+                kind = floats32 if dtype == "f" else floats64
+                payload = PACKERS[len(confidences)](*confidences) if dtype is FLOATS else confidences
+                if len(payload) > longest:
+                    kind, payload = other, packed(Frame(dtype, confidences, None, None, None), None)
+            else:
+                kind, payload = other, packed(Frame(dtype, confidences, class_dtype, classes, names), facts)
         except Exception:  # the names are the user's objects, or a row is in the making: the next fold sees to it
-            return None
+            keep_full(record)
+            return
+        if not append(kind, seconds, payload):
+            make_room()
+            if not append(kind, seconds, payload):
+                keep_full(record)
+
+    def packed(frame: Frame, facts: Facts | None) -> bytes:
+        nonlocal simple
+        if simple is None and frame.confidences and frame.classes is None:
+            simple = namer.shown()
+        found = namer.packed(frame, facts)
+        if len(found.confidences) + 4 * len(found.sizes) > longest:
+            found = namer.counted(found)
+        return found.packed()
 
     series.record_bare, series.record_left, series.record_full = record_bare, record_left, record_full

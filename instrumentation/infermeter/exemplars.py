@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infermeter.observation import Exemplar
-from infermeter.rows import Row
+from infermeter.rows import HistogramRow
 
 # Exemplars of a series, at most.
 MOST = 4
@@ -49,7 +49,7 @@ def gate(durations: NDArray[np.float64]) -> float:
     return float(np.partition(durations, -MOST)[-MOST]) if len(durations) > MOST else 0.0
 
 
-def keep(row: Row, edges: NDArray[np.float64], found: list[Exemplar]) -> None:
+def keep(row: HistogramRow, edges: NDArray[np.float64], found: list[Exemplar]) -> None:
     """Show the slowest of what was `found` since the last fold: one a bucket, and some of before if there is room."""
     slowest = sorted(found, key=lambda one: one.value)[-MOST:]
     places = np.searchsorted(edges, [one.value for one in slowest], side="left").tolist()

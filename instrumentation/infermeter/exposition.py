@@ -7,7 +7,7 @@ from prometheus_client.core import Exemplar
 from prometheus_client.utils import floatToGoString
 
 from infermeter.catalogue import FAMILIES, Family
-from infermeter.rows import Row, Rows, labels_of
+from infermeter.rows import HistogramRow, Row, Rows, labels_of
 
 
 def describe() -> Iterator[Metric]:
@@ -40,8 +40,9 @@ def _add(metric: Metric, row: Row, labels: dict[str, str], edges: tuple[float, .
     name = row.family.name
     values = row.values.tolist()
     if row.family.kind == "histogram":
+        exemplars = row.exemplars if isinstance(row, HistogramRow) else {}
         for place, edge in enumerate([*map(floatToGoString, edges), "+Inf"]):
-            example = row.exemplars.get(place)
+            example = exemplars.get(place)
             exemplar = Exemplar(example.labels, example.value, example.time) if example is not None else None
             metric.add_sample(name + "_bucket", labels | {"le": edge}, values[place], exemplar=exemplar)
     if row.family.kind in {"histogram", "summary"}:

@@ -17,7 +17,7 @@ from infermeter.exemplars import gate, keep
 from infermeter.guard import Guard
 from infermeter.histogram import Histogram
 from infermeter.observation import FLOATS, OBJECTS, STRIDE, WIDTHS, Exemplar, Facts, Frame
-from infermeter.rows import Row, Rows
+from infermeter.rows import HistogramRow, Row, Rows
 from infermeter.series import Series, Totals
 
 Drop = Callable[[str, BaseException | None, int], None]
@@ -25,8 +25,8 @@ Drop = Callable[[str, BaseException | None, int], None]
 Floats = NDArray[np.float64]
 Values = Floats | NDArray[np.float32]
 
-# What is told outside inferences: the family, its labels, the value of its own label, the number.
-Note = tuple[str, tuple[str, ...], str, float]
+# Under what something is told that is no inference: the family, its labels, the value of its own label.
+Name = tuple[str, tuple[str, ...], str]
 
 # Tuples of up to this length get a compiled packer of their own, kept for ever: two kilobytes each at most.
 _LONGEST_PACKER = 1024
@@ -42,7 +42,7 @@ class _Packers(dict[int, Callable[..., bytes]]):
         return pack
 
 
-_PACKERS = _Packers()
+PACKERS = _Packers()
 
 
 def fold(series: Series, guard: Guard, drop: Drop) -> None:
@@ -66,7 +66,7 @@ def fold(series: Series, guard: Guard, drop: Drop) -> None:
             drop("internal", error, len(full) // STRIDE)
 
 
-def fold_notes(notes: list[Note], rows: Rows) -> None:
+def fold_notes(notes: list[tuple[*Name, float]], rows: Rows) -> None:
     """Move what was told outside inferences into rows. The caller holds the fold lock."""
     grouped: defaultdict[tuple[str, tuple[str, ...], str], list[float]] = defaultdict(list)
     for family, labels, own, value in notes:
@@ -79,7 +79,7 @@ def told(rows: Rows, row: Row, values: list[float], moment: float) -> None:
     """Add `values` to a counter or a histogram of `rows`, or set a gauge to the last of them, told at `moment`."""
     if row.family.kind == "gauge":
         row.tell(values[-1], moment)
-    elif row.family.kind == "counter":
+    elif not isinstance(row, HistogramRow):
         row.add(sum(values))
     else:
         Histogram(row, rows.edges_of(row.family.name)).add_checked(np.array(values, dtype=np.float64))
@@ -211,15 +211,10 @@ def fold_confidences(totals: Totals, drop: Drop, sizes: Floats, values: Values) 
         drop("negative", None, negative)
 
 
-def packed_tuple(numbers: tuple[float, ...]) -> bytes:
-    """`numbers` as float64; raises whatever looking at something else raises."""
-    return _PACKERS[len(numbers)](*numbers)
-
-
 def packed_floats(tuples: list[tuple[float, ...]], drop: Drop) -> Floats:
     """The numbers of `tuples` end to end."""
     try:
-        joined = b"".join(map(packed_tuple, tuples))
+        joined = b"".join([PACKERS[len(numbers)](*numbers) for numbers in tuples])
     except Exception:  # a list that began with a number goes on with something else, which is the user's object
         kept: list[float] = []
         for one in chain.from_iterable(tuples):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from infermeter.rows import Edges, Row
+from infermeter.rows import Edges, HistogramRow
 
 # Up to here a binary search per value is cheaper; beyond, one vectorised comparison per edge is, by up to nine times.
 _SEARCH_BELOW = 2500
@@ -19,12 +19,12 @@ class Histogram:
         edges: inclusive upper bounds.
     """
 
-    __slots__ = ("_cumulative", "_edges", "row")
+    __slots__ = ("_edges", "_values", "row")
 
-    def __init__(self, row: Row, edges: Edges) -> None:
+    def __init__(self, row: HistogramRow, edges: Edges) -> None:
         self.row = row
         self._edges = edges
-        self._cumulative = row.values[:-2]
+        self._values = row.values
 
     @property
     def edges(self) -> NDArray[np.float64]:
@@ -34,17 +34,17 @@ class Histogram:
     @property
     def cumulative(self) -> NDArray[np.float64]:
         """Number of values <= each edge; shape (n,)."""
-        return self._cumulative
+        return self._values[:-2]
 
     @property
     def count(self) -> int:
         """Number of values."""
-        return int(self.row.values[-2])
+        return int(self._values[-2])
 
     @property
     def total(self) -> float:
         """Sum of values."""
-        return float(self.row.values[-1])
+        return float(self._values[-1])
 
     def add(self, values: NDArray[np.float32] | NDArray[np.float64]) -> tuple[int, int]:
         """Add `values`, shape (n,), without those that a Prometheus histogram cannot hold.
@@ -75,11 +75,12 @@ class Histogram:
             self._add(values, float(values.sum()))
 
     def _add(self, values: NDArray[np.float32] | NDArray[np.float64], total: float) -> None:
+        cumulative = self._values[:-2]
         edges = self._edges.float32 if values.dtype == np.float32 else self._edges.float64
         if len(values) < _SEARCH_BELOW:
             # side="left": a value equal to an edge belongs to that edge's bucket, as in prometheus_client.
             buckets = edges.searchsorted(values, side="left")
-            self._cumulative += np.bincount(buckets, minlength=len(edges) + 1)[:-1].cumsum()
+            cumulative += np.bincount(buckets, minlength=len(edges) + 1)[:-1].cumsum()
         else:
             # Edges below the lowest value hold none and edges above the highest all, which spares detectors, whose
             # confidences begin at a threshold, a third of the work.
@@ -88,10 +89,9 @@ class Histogram:
                 0 if edge < lowest else len(values) if edge >= highest else np.count_nonzero(values <= edge)
                 for edge in edges
             ]
-            self._cumulative += np.array(counts, dtype=np.float64)
+            cumulative += np.array(counts, dtype=np.float64)
         if self.row.native is not None:
             self.row.native.add(values)
-        ends = self.row.values
-        ends[-2] += len(values)
-        ends[-1] += total
+        self._values[-2] += len(values)
+        self._values[-1] += total
         self.row.changed()

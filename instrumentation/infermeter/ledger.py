@@ -13,7 +13,7 @@ from prometheus_client import Metric
 
 from infermeter import fork
 from infermeter.call import now
-from infermeter.catalogue import DROP_REASONS
+from infermeter.catalogue import CACHE_LABELS, DROP_REASONS, FAMILIES
 from infermeter.config import (
     Settings,
     environment_histograms,
@@ -24,7 +24,7 @@ from infermeter.cost import Prices
 from infermeter.durable import Namer
 from infermeter.errors import ReenteredError
 from infermeter.exposition import expose
-from infermeter.fold import Note, fold, fold_notes, take
+from infermeter.fold import Name, fold, fold_notes, take
 from infermeter.guard import GUARDED, Guard, encodable
 from infermeter.meter import Meter
 from infermeter.pace import Pace
@@ -69,7 +69,7 @@ class Ledger:
         self.settings = settings
         self.pending_bytes = 0
         self.series: dict[Labels, Series] = {}
-        refusals = Refusals(self._count_dropped)
+        refusals = Refusals(lambda reason, count: self.note(None, _DROPPED, reason, count))
         self.valid, self.refuse, self.drop, self._tell = refusals.valid, refusals.refuse, refusals.drop, refusals.tell
         self._guard = self._new_guard()
         self._encoder: Encoder | None = None
@@ -85,7 +85,7 @@ class Ledger:
         self._bound: weakref.WeakSet[Meter] = weakref.WeakSet()
         self._unshown: list[tuple[Meter, Series]] = []  # what a signal handler bound in the middle of another binding
         self._service: str | None = None
-        self._notes: list[Note] = []
+        self._notes: list[tuple[Meter | None, str, str, float]] = []
         self._caches: dict[tuple[str, str], None] = {}  # family and name of those that were told of
         self._timer = Timer(self)
         fork.watch(self)
@@ -94,7 +94,11 @@ class Ledger:
         """Take other settings, while nothing is recorded."""
         self.settings = settings
         self._guard = self._new_guard()
-        if self._shared is not None:
+        if self._shared is None:
+            for row in self._rows.every():
+                if row.family.kind == "counter" and "model" not in row.family.labels:
+                    self._notes.append((None, row.family.name, row.own[0], row.values[0]))
+        else:
             self._shared.close()
         self._shared = self._new_shared()
         self._new_rows()
@@ -133,18 +137,23 @@ class Ledger:
         self._bound.add(meter)
         return series
 
-    def note(self, meter: Meter, family: str, own: str, value: float) -> None:
+    def note(self, meter: Meter | None, family: str, own: str, value: float) -> None:
         """Record a number outside any inference, under the value of the family's own label ("" if it has none)."""
-        series = meter.series or meter.bind()
-        self._note(family, series.labels, self._guard.admit_own(family, series.labels, own), value)
+        shared = self._shared
+        # Before the first inference nothing is settled, because `configure` may still come.
+        settled = bool(self.series) or "service" not in FAMILIES[family].labels
+        if shared is not None and settled and shared.note(self._rows, self._named(meter, family, own), value):
+            return
+        self._notes.append((meter, family, own, value))
+        if len(self._notes) >= _PENDING:
+            self.fold_now()
 
     def note_cache(self, family: str, name: str, count: float) -> None:
         """Record so many look-ups in a cache."""
         valid = self.valid(count)
         if valid is not None:
-            admitted = self._guard.admit("cache", name)
-            self._caches[family, admitted] = None
-            self._note(family, (encodable(self.service()),), admitted, valid)
+            self._caches[family, self._guard.admit("cache", name)] = None
+            self.note(None, family, name, valid)
 
     def announce_class(self, series: Series, name: str) -> None:
         """Expose the zero of a class before its first detection."""
@@ -195,10 +204,10 @@ class Ledger:
         with self._all_shown():
             return list(expose(self._visible, self.settings.labels))
 
-    def text(self, *, open_metrics: bool) -> str:
-        """The lines of every family, consistent with each other, without the end that a page has."""
+    def text(self, end: bytes = b"", *, open_metrics: bool) -> bytes:
+        """The lines of every family, consistent with each other, and then `end`."""
         with self._all_shown():
-            return self._renderer.page(open_metrics=open_metrics)
+            return self._renderer.page(end, open_metrics=open_metrics)
 
     @contextmanager
     def _all_shown(self) -> Iterator[None]:
@@ -299,20 +308,17 @@ class Ledger:
         self._blank_rows = False
 
     def _new_guard(self) -> Guard:
-        return Guard(self.settings.max_label_values, self.settings.max_series, self._count_folded)
+        settings = self.settings
+        return Guard(settings.max_label_values, settings.max_series, lambda label: self.note(None, _FOLDED, label, 1))
 
-    def _note(self, family: str, labels: tuple[str, ...], own: str, value: float) -> None:
-        if self._shared is not None and self._shared.note(self._rows, (family, labels, own, value), self.make_room):
-            return
-        self._notes.append((family, labels, own, value))
-        if len(self._notes) >= _PENDING:
-            self.fold_now()
-
-    def _count_folded(self, label: str) -> None:
-        self._note(_FOLDED, (), label, 1)
-
-    def _count_dropped(self, reason: str, count: int) -> None:
-        self._note(_DROPPED, (), reason, count)
+    def _named(self, meter: Meter | None, family: str, own: str) -> Name:
+        """The labels under which something is told that is no inference."""
+        if meter is not None:
+            series = meter.series or meter.bind()
+            return family, series.labels, self._guard.admit_own(family, series.labels, own)
+        if FAMILIES[family].labels == CACHE_LABELS:
+            return family, (encodable(self.service()),), self._guard.admit("cache", own)
+        return family, (), own
 
     def _reentered(self) -> bool:
         return self._shared is not None and self._shared.reentered()
@@ -354,7 +360,7 @@ class Ledger:
                 if pace is not None:
                     pace.step()
                 fold(series, self._guard, self._drop_in_fold)
-            fold_notes(take(self._notes), self._rows)
+            fold_notes([(*self._named(*told), value) for *told, value in take(self._notes)], self._rows)
             if shared is not None:
                 self._refresh()
             self._rows.row("infermeter_fold_seconds", (), ()).add(1, now() - started)
@@ -371,7 +377,7 @@ class Ledger:
 
     def _drop_named(self, reason: str, error: BaseException | None, count: int) -> None:
         """`drop` on the calling path, where INFERMETER_STRICT is not asked: the call goes on with what is left."""
-        self._count_dropped(reason, count)
+        self.note(None, _DROPPED, reason, count)
         self._tell(reason, error)
 
     def after_fork_in_child(self) -> None:

@@ -7,7 +7,7 @@ from prometheus_client.samples import Exemplar
 from infermeter import protobuf
 from infermeter.catalogue import FAMILIES
 from infermeter.pace import Pace
-from infermeter.rows import Row, Rows, batched, labels_of
+from infermeter.rows import HistogramRow, Row, Rows, batched, labels_of
 
 
 class Encoder:
@@ -32,33 +32,41 @@ class Encoder:
         pace = Pace()
         for name, family in FAMILIES.items():
             encoded: list[bytes] = []
-            for some in batched(self._rows.of(name)):
-                if classic and family.kind == "histogram":
-                    encoded += [self._histogram(row, "classic") for row in some]
-                else:
-                    encoded += [row.message or self._encoded(row) for row in some]
+            for group in self._rows.groups(name):
+                for some in batched(list(group.values())) if family.kind == "histogram" else ():
+                    encoded += self._histograms(some, classic=classic)
+                    pace.step()
+                if family.kind != "histogram":
+                    if group.messages is None:
+                        group.messages = [self._encoded(row) for row in list(group.values())]
+                    encoded += group.messages
                 pace.step()
             if encoded:
                 parts.append(protobuf.family(name, family.help, family.kind, encoded))
         return b"".join(parts)
 
+    def _histograms(self, rows: list[Row], *, classic: bool) -> list[bytes]:
+        """The messages of histograms, as they were where nothing changed."""
+        some = [row for row in rows if isinstance(row, HistogramRow)]
+        if classic:
+            return [self._histogram(row, "classic") for row in some]
+        for row in some:
+            if row.message is None:
+                row.message = self._histogram(row, self._rows.modes.get(row.family.name, "classic"))
+        return [row.message or b"" for row in some]
+
     def _encoded(self, row: Row) -> bytes:
-        """The message of a row, made anew."""
+        """The message of a row that is no histogram."""
         family = row.family
-        if family.kind == "histogram":
-            row.message = self._histogram(row, self._rows.modes.get(family.name, "classic"))
-            return row.message
         labels = protobuf.labels(labels_of(row, self._constant))
         values = row.values.tolist()
         if family.kind == "summary":
-            row.message = protobuf.summary(labels, int(values[0]), values[1])
-        elif family.kind == "counter":
-            row.message = protobuf.counter(labels, values[0])
-        else:
-            row.message = protobuf.gauge(labels, values[0])
-        return row.message
+            return protobuf.summary(labels, int(values[0]), values[1])
+        if family.kind == "counter":
+            return protobuf.counter(labels, values[0])
+        return protobuf.gauge(labels, values[0])
 
-    def _histogram(self, row: Row, mode: str) -> bytes:
+    def _histogram(self, row: HistogramRow, mode: str) -> bytes:
         *cumulative, count, total = row.values.tolist()
         edges = self._rows.edges[row.family.name]
         shown = {place: Exemplar(one.labels, one.value, one.time) for place, one in row.exemplars.items()}

@@ -15,11 +15,11 @@ from infermeter.dead import left_by
 from infermeter.durable import Namer, record_in
 from infermeter.errors import ReenteredError
 from infermeter.extent import Entry, SharedRow, Sizes
-from infermeter.fold import Drop, Note
+from infermeter.fold import Drop, Name
 from infermeter.payload import MOMENT, TOLD, tag
 from infermeter.reaper import reap
 from infermeter.ring import Record
-from infermeter.rows import Rows
+from infermeter.rows import HistogramRow, Rows
 from infermeter.segment import Segment
 from infermeter.segments import Dump, Folder, Problem
 from infermeter.series import Series
@@ -117,9 +117,9 @@ class Multiprocess:
         finally:
             self._lock.release()
 
-    def note(self, rows: Rows, note: Note, make_room: Callable[[], object]) -> bool:
+    def note(self, rows: Rows, name: Name, value: float) -> bool:
         """Record what is told outside inferences; gives whether it will outlive the process."""
-        family, labels, own, value = note
+        family, labels, own = name
         try:
             row = rows.row(family, labels, (own,)).shared
         except ReenteredError:
@@ -127,11 +127,8 @@ class Multiprocess:
         if row is None or self._segment is None:
             return False
         payload = MOMENT.pack(time.time()) if FAMILIES[family].kind == "gauge" else b""
-        tagged = tag(row.number, TOLD)
-        if self._segment.append(tagged, value, payload):
-            return True
-        make_room()
-        return self._segment.append(tagged, value, payload)
+        # A full ring is no reason to fold here: what is told outside inferences is told seldom.
+        return self._segment.append(tag(row.number, TOLD), value, payload)
 
     def adopt(self, series: Series, namer: Namer, make_room: Callable[[], object]) -> None:
         """Have the inferences of `series`, which are announced, outlive the process."""
@@ -160,7 +157,7 @@ class Multiprocess:
         if self._segment is None:
             return
         for row in rows.of("inference_duration"):
-            if row.exemplars and self._exemplars.get(row.labels) is not row.exemplars:
+            if isinstance(row, HistogramRow) and row.exemplars and self._exemplars.get(row.labels) is not row.exemplars:
                 shared = self.row(Key(EXEMPLARS, row.labels))
                 if shared is not None:
                     shared.values[:] = exemplars.packed(row.exemplars.values())

@@ -10,10 +10,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from prometheus_client import CollectorRegistry, Metric
+from prometheus_client import REGISTRY, CollectorRegistry, Metric, values
 from prometheus_client.exposition import generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.openmetrics.exposition import generate_latest as generate_open_metrics
 
+from infermeter.config import environment_peer_dir
 from infermeter.negotiation import CONTENT_TYPES, Format, negotiate
 from infermeter.registration import hidden
 
@@ -46,12 +48,12 @@ class Page:
 
     def text(self) -> bytes:
         """The page in the text format 0.0.4."""
-        return self._ledger.text(open_metrics=False).encode() + generate_latest(self._others())
+        return self._ledger.text(generate_latest(self._others()), open_metrics=False)
 
     def open_metrics(self) -> bytes:
         """The page as OpenMetrics 1.0.0."""
         others: bytes = generate_open_metrics(self._others())  # type: ignore[no-untyped-call]
-        return self._ledger.text(open_metrics=True).encode() + others
+        return self._ledger.text(others, open_metrics=True)
 
     def protobuf(self, *, classic: bool = False) -> bytes:
         """The page as delimited `MetricFamily` messages; `classic` leaves native buckets out."""
@@ -129,10 +131,15 @@ class Page:
 
     def _chosen(self, kind: Format, names: list[str]) -> bytes:
         """Only samples of some names: rare, and not worth a way of our own."""
-        some = self._registry.restricted_registry(names)
+        chosen = []
+        for metric in (*self._ledger.collect(), *self._others().collect()):
+            some = Metric(metric.name, metric.documentation, metric.type, metric.unit)
+            some.samples = [sample for sample in metric.samples if sample.name in names]
+            if some.samples:
+                chosen.append(some)
         if kind == "protobuf":
-            return _converted(some.collect())
-        body: bytes = (generate_open_metrics if kind == "openmetrics" else generate_latest)(some)
+            return _converted(chosen)
+        body: bytes = (generate_open_metrics if kind == "openmetrics" else generate_latest)(_Collected(chosen))
         return body
 
     def _others(self) -> "_Collected":
@@ -140,10 +147,23 @@ class Page:
         found: list[Metric] = []
         with hidden():
             try:
-                found.extend(self._registry.collect())
+                found.extend(_whole(self._registry).collect())
             except Exception:  # foreign code, called for the user
                 log.exception("a collector in the registry raised; /metrics goes on without it and those after it")
         return _Collected(found)
+
+
+def _whole(registry: CollectorRegistry) -> CollectorRegistry:
+    """`registry`, or in prometheus_client's multi-process mode, instead of its own, what it merges of all processes.
+
+    A registry that somebody made for themselves has in it whatever they want to have in it.
+    """
+    folder = environment_peer_dir()
+    if registry is not REGISTRY or not folder or not getattr(values.ValueClass, "_multiprocess", False):
+        return registry
+    merged = CollectorRegistry()
+    MultiProcessCollector(merged, folder)  # type: ignore[no-untyped-call]
+    return merged
 
 
 class _Collected(CollectorRegistry):

@@ -3,8 +3,9 @@
 A scrape renders only the rows that changed since the last one. Rows are read and written under the fold lock.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,11 @@ from infermeter.sharing import Key
 
 _NONE: Mapping[int, Exemplar] = {}
 _BATCH = 32
+_LARGE_BLOCK = 64
 _NOTHING: Mapping[str, str] = {}
+
+
+R = TypeVar("R", bound="Row")
 
 
 class Memory(Protocol):
@@ -33,55 +38,97 @@ class Memory(Protocol):
         """The numbers of a row; None where there is no room for them."""
 
 
+class Group(dict[tuple[str, ...], "Row"]):
+    """The rows of one family that have one set of values of its own labels, by the values of the others.
+
+    Attributes:
+        family: theirs.
+        own: those values.
+        stale: whether a row was changed, added or taken away since it was rendered last.
+        text: the lines of all rows, as rendered last, where no row has its own.
+        messages: the same as protobuf, if nothing changed since.
+    """
+
+    __slots__ = ("family", "messages", "own", "stale", "text")
+
+    def __init__(self, family: Family, own: tuple[str, ...]) -> None:
+        super().__init__()
+        self.family = family
+        self.own = own
+        self.stale = True
+        self.text = b""
+        self.messages: list[bytes] | None = None
+
+    def changed(self) -> None:
+        """Have it rendered anew."""
+        self.stale = True
+        self.messages = None
+
+
 class Row:
     """One row.
 
     Attributes:
+        group: the rows beside it.
         labels: values of the labels that the family shares with others of its kind (service, model, version).
-        own: values of the family's own labels ("" where it has none).
-        values: float64, shape (n,). Counters, gauges and infos have one; a histogram the number of values up to each
-            edge, their number, and their sum; a summary number and sum.
-        stale: whether `text` is older than the values.
-        text: the lines of the row, as rendered last.
-        message: the row as protobuf, if it has not changed since.
-        exemplars: of a histogram, by the index of their bucket.
-        native: the native buckets of a histogram that has some.
-        shared: what makes them visible to other processes, if anything does.
+        shared: what makes it visible to other processes, if anything does.
     """
 
-    __slots__ = ("exemplars", "family", "labels", "message", "native", "own", "shared", "stale", "text", "values")
+    # An array of its own for each would double what a row takes: it has its place in a block of many.
+    __slots__ = ("_block", "_place", "group", "labels", "shared")
 
     def __init__(
         self,
-        family: Family,
+        group: Group,
         labels: tuple[str, ...],
-        own: tuple[str, ...],
-        values: NDArray[np.float64],
+        block: NDArray[np.float64],
+        place: int,
         shared: SharedRow | None = None,
     ) -> None:
-        self.family = family
+        self.group = group
         self.labels = labels
-        self.own = own
-        self.values = values
+        self._block = block
+        self._place = place
         self.shared = shared
-        self.stale = True
-        self.text = ""
-        self.message: bytes | None = None
-        self.exemplars: Mapping[int, Exemplar] = _NONE
-        self.native: Native | None = None
+
+    @property
+    def family(self) -> Family:
+        """The family."""
+        return self.group.family
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """Values of the family's own labels ("" where it has none)."""
+        return self.group.own
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """The numbers, float64, shape (n,).
+
+        Counters, gauges and infos have one (those gauges that keep it, the time too); a histogram the number of values
+        up to each edge, their number, and their sum; a summary number and sum.
+        """
+        found: NDArray[np.float64] = self._block[self._place]
+        return found
+
+    def move(self, values: NDArray[np.float64]) -> None:
+        """Have the numbers at `values` from now on, which are what they are."""
+        self._block, self._place = values[np.newaxis], 0
 
     def add(self, *numbers: float) -> None:
         """Count so much more."""
+        values = self.values
         for index, number in enumerate(numbers):
             if number:
-                self.values[index] += number
+                values[index] += number
                 self.changed()
 
     def set(self, *values: float) -> None:
         """Take other values."""
+        known = self.values
         for index, value in enumerate(values):
-            if self.values[index] != value:
-                self.values[index] = value
+            if known[index] != value:
+                known[index] = value
                 self.changed()
 
     def tell(self, value: float, moment: float) -> None:
@@ -90,10 +137,45 @@ class Row:
 
     def changed(self) -> None:
         """Have it rendered anew."""
-        self.stale = True
-        self.message = None
+        self.group.changed()
         if self.shared is not None:
             self.shared.touch()
+
+    def whole(self) -> NDArray[np.float64]:
+        """The values, and the native buckets if it has some; a copy."""
+        return self.values.copy()
+
+
+class HistogramRow(Row):
+    """The row of a histogram.
+
+    Attributes:
+        exemplars: by the index of their bucket.
+        native: its native buckets, if it has some.
+        text: its lines, if it has not changed since they were rendered.
+        message: the same as protobuf.
+    """
+
+    __slots__ = ("exemplars", "message", "native", "text")
+
+    def __init__(
+        self,
+        group: Group,
+        labels: tuple[str, ...],
+        block: NDArray[np.float64],
+        place: int,
+        shared: SharedRow | None = None,
+    ) -> None:
+        super().__init__(group, labels, block, place, shared)
+        self.exemplars: Mapping[int, Exemplar] = _NONE
+        self.native: Native | None = None
+        self.text: bytes | None = None
+        self.message: bytes | None = None
+
+    def changed(self) -> None:
+        """Have it rendered anew."""
+        self.text = self.message = None
+        super().changed()
 
     def whole(self) -> NDArray[np.float64]:
         """The values, and the native buckets if it has some; a copy."""
@@ -101,10 +183,11 @@ class Row:
 
     def absorb(self, whole: NDArray[np.float64]) -> None:
         """Add what `whole` gave of another histogram with the same edges."""
+        values = self.values
         with np.errstate(over="ignore"):
-            self.values += whole[: len(self.values)]
+            values += whole[: len(values)]
         if self.native is not None:
-            self.native.absorb(whole[len(self.values) :])
+            self.native.absorb(whole[len(values) :])
         self.changed()
 
 
@@ -124,6 +207,30 @@ class Edges:
             rounded = self.float64.astype(np.float32)
         below = np.nextafter(rounded, np.float32(-np.inf))
         self.float32 = np.where(rounded.astype(np.float64) > self.float64, below, rounded)
+
+
+class _Blocks:
+    """Places for rows of one width, in blocks that are never moved: somebody may be writing to them."""
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._next = itertools.count().__next__  # atomic
+        self._blocks: dict[int, NDArray[np.float64]] = {}
+
+    def place(self) -> tuple[NDArray[np.float64], int]:
+        """A block, and a row of it that nobody has."""
+        number = self._next()
+        # Of 8, 8, 16 and 32 rows, so that few rows take little, and then of 64.
+        if number < _LARGE_BLOCK:
+            index = (number >> 3).bit_length()
+            size, first = (8 << index - 1, 8 << index - 1) if index else (8, 0)
+        else:
+            index, size = _LARGE_BLOCK + number // _LARGE_BLOCK, _LARGE_BLOCK
+            first = number - number % _LARGE_BLOCK
+        block = self._blocks.get(index)
+        if block is None:
+            block = self._blocks.setdefault(index, np.zeros((size, self._width)))
+        return block, number - first
 
 
 class Rows:
@@ -152,23 +259,46 @@ class Rows:
         self._gauges = gauges
         self._memory = memory
         self._edges: dict[str, Edges] = {}
-        self._families: dict[str, dict[tuple[tuple[str, ...], tuple[str, ...]], Row]] = {name: {} for name in FAMILIES}
+        self._blocks: dict[str, _Blocks] = {}
+        self._families: dict[str, dict[tuple[str, ...], Group]] = {name: {} for name in FAMILIES}
 
     def row(self, family: str, labels: tuple[str, ...], own: tuple[str, ...] = ("",)) -> Row:
-        """The row of these labels, made at first use. Takes no lock: threads that race get the same one."""
-        rows = self._families[family]
-        row = rows.get((labels, own))
+        """The row of these labels, made at first use. Takes no lock: threads that race get the same one.
+
+        Raises:
+            ReenteredError: this interrupts the making of another one that is shared with other processes.
+        """
+        group = self._families[family].get(own)
+        if group is None:
+            group = self._families[family].setdefault(own, Group(FAMILIES[family], own))
+        row = group.get(labels)
         if row is None:
-            key = self.key(family, labels, own)
-            shared = self._memory.row(key) if self._memory is not None else None
-            whole = shared.values if shared is not None else np.zeros(key.whole)
-            made = Row(FAMILIES[family], labels, own, whole, shared)
-            if key.buckets:
-                made.values, made.native = whole[: key.width], Native(whole[key.width :])
-            row = rows.setdefault((labels, own), made)
-            if self._memory is not None and shared is not None:
-                self._memory.targets[shared.number] = row
+            row = group.setdefault(labels, self._made(group, labels))
+            group.changed()
+            if self._memory is not None and row.shared is not None:
+                self._memory.targets[row.shared.number] = row
         return row
+
+    def histogram_row(self, family: str, labels: tuple[str, ...], own: tuple[str, ...] = ("",)) -> HistogramRow:
+        """The row of a family of histograms."""
+        return cast("HistogramRow", self.row(family, labels, own))
+
+    def _made(self, group: Group, labels: tuple[str, ...]) -> Row:
+        family = group.family.name
+        kind = HistogramRow if group.family.kind == "histogram" else Row
+        key = self.key(family, labels, group.own)
+        shared = self._memory.row(key) if self._memory is not None else None
+        if shared is None and not key.buckets:
+            blocks = self._blocks.get(family)
+            if blocks is None:
+                blocks = self._blocks.setdefault(family, _Blocks(key.whole))
+            return kind(group, labels, *blocks.place())
+        whole = shared.values if shared is not None else np.zeros(key.whole)
+        if not key.buckets:
+            return kind(group, labels, whole[np.newaxis], 0, shared)
+        made = HistogramRow(group, labels, whole[np.newaxis, : key.width], 0, shared)
+        made.native = Native(whole[key.width :])
+        return made
 
     def key(self, family: str, labels: tuple[str, ...], own: tuple[str, ...]) -> Key:
         """What other processes know a row by."""
@@ -192,22 +322,29 @@ class Rows:
 
     def hide(self, row: Row) -> None:
         """Leave out a row, until it is shown again."""
-        self._families[row.family.name].pop((row.labels, row.own), None)
+        row.group.pop(row.labels, None)
+        row.group.changed()
 
     def show(self, row: Row) -> None:
-        """Show a row that was hidden."""
-        self._families[row.family.name].setdefault((row.labels, row.own), row)
+        """Show a row, also if it was hidden."""
+        if row.labels not in row.group:
+            row.group[row.labels] = row
+            row.group.changed()
 
     def every(self) -> list[Row]:
         """All rows."""
-        return [row for rows in self._families.values() for row in rows.values()]
+        return [row for family in self._families for row in self.of(family)]
 
     def of(self, family: str) -> list[Row]:
         """The rows of a family; inferring threads may add some meanwhile."""
+        return [row for group in self.groups(family) for row in list(group.values())]
+
+    def groups(self, family: str) -> list[Group]:
+        """The same, by the values of the family's own labels."""
         return list(self._families[family].values())
 
 
-def batched(rows: list[Row]) -> Iterator[list[Row]]:
+def batched(rows: list[R]) -> Iterator[list[R]]:
     """A few rows at a time, rendered in some tenths of a millisecond."""
     for start in range(0, len(rows), _BATCH):
         yield rows[start : start + _BATCH]

@@ -31,25 +31,19 @@ class Totals:
 
     Attributes:
         started: calls of plain functions that began, and calls of everything else that ended.
-        histograms: those that were observed or announced.
     """
 
-    __slots__ = ("_info", "_labels", "_rows", "_store", "histograms", "started")
+    __slots__ = ("_info", "_labels", "_store", "started")
 
     def __init__(self, labels: Labels, rows: Rows) -> None:
         self._labels = labels
         self._store = rows
-        self._rows: dict[tuple[str, str], Row] = {}
         self._info: Row | None = None
         self.started = 0
-        self.histograms: dict[tuple[str, str], Histogram] = {}
 
     def row(self, family: str, own: str = "") -> Row:
-        """The row of a counter or gauge, made at first use."""
-        row = self._rows.get((family, own))
-        if row is None:
-            row = self._rows[family, own] = self._store.row(family, self._labels, (own,))
-        return row
+        """The row of a family, made at first use."""
+        return self._store.row(family, self._labels, (own,))
 
     def add(self, family: str, number: float, own: str = "") -> None:
         """Count `number` more."""
@@ -61,13 +55,7 @@ class Totals:
 
     def histogram(self, family: str, own: str = "") -> Histogram:
         """The histogram of `family`, made at first use."""
-        histogram = self.histograms.get((family, own))
-        if histogram is None:
-            # setdefault: an inferring thread may announce a family while another one folds.
-            row = self._store.row(family, self._labels, (own,))
-            made = Histogram(row, self._store.edges_of(family))
-            histogram = self.histograms.setdefault((family, own), made)
-        return histogram
+        return Histogram(self._store.histogram_row(family, self._labels, (own,)), self._store.edges_of(family))
 
     def tell(self, runs_on: tuple[str, str, str]) -> None:
         """Show what the model runs on, instead of what was told before."""
@@ -101,13 +89,11 @@ class Series:
     __slots__ = (
         "bare",
         "cost",
-        "enter",
         "exemplars",
         "full",
         "gate",
         "infers",
         "labels",
-        "leave",
         "left",
         "on_stack_calls",
         "open",
@@ -131,11 +117,9 @@ class Series:
         self.bare: list[float] = []
         self.left: list[float] = []
         self.full: list[Any] = []
-        self.open: set[Call] = set()
+        self.open: dict[Call, None] = {}  # a set takes three times as much
         self.on_stack_calls: dict[FrameType, Call] = {}
         self.start = self.opened.append
-        self.enter = self.open.add
-        self.leave = self.open.remove
         self.record_bare = self.bare.append
         self.record_left = self.left.append
         self.record_full = self.full.extend
@@ -180,7 +164,9 @@ class Series:
     def refresh(self) -> None:
         """Bring up to date what is not counted but looked up; the caller has just folded."""
         if self.infers:
-            self.totals.row("inferences_in_flight").tell(self.in_flight(), time())
+            row, in_flight = self.totals.row("inferences_in_flight"), self.in_flight()
+            if in_flight != row.values[0]:
+                row.tell(in_flight, time())
         if self.queues:
             waiting = sum(len(queue.waiting) for queue in list(self.queues))
             self.totals.row("model_queue_length").tell(waiting, time())

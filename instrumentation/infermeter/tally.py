@@ -2,14 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
 from infermeter.fold import Drop, fold_confidences, fold_durations, fold_exemplars, told
 from infermeter.payload import BARE, FLOATS32, MOMENT, PACKED, TOLD, unpacked, untagged
 from infermeter.ring import Record
-from infermeter.rows import Row, Rows
+from infermeter.rows import HistogramRow, Row, Rows
 from infermeter.series import Series
 
 _DTYPES = {2: "f", 3: "d"}
@@ -91,7 +91,7 @@ def _infer(subject: Subject, kind: int, records: list[Record], rows: Rows, targe
         _add_told([item for one in found for item in one.told], rows, targets)
         for one in found:
             for number, whole in one.wholes:
-                _row(targets[number]).absorb(whole)
+                cast("HistogramRow", _row(targets[number])).absorb(whole)
         for dtype in ("f", "d"):
             some = [one for one in found if one.dtype == dtype and one.sizes]
             if some:
@@ -102,7 +102,8 @@ def _infer(subject: Subject, kind: int, records: list[Record], rows: Rows, targe
         sizes = np.fromiter(map(len, payloads), np.float64, len(payloads)) / (4 if kind == FLOATS32 else 8)
         confidences = np.frombuffer(b"".join(payloads), _DTYPES[kind])
         fold_confidences(totals, drop, sizes, confidences)
-        totals.add("detections_total", len(confidences))
+        if len(confidences):
+            totals.add("detections_total", len(confidences))
 
 
 def _add_told(pairs: list[tuple[int, float]], rows: Rows, targets: Targets) -> None:

@@ -4,17 +4,21 @@ The lines of a row are the same in both; the heads of families are not.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import cast
 
+import numpy as np
 from prometheus_client.utils import floatToGoString
 
 from infermeter.catalogue import FAMILIES, SERVICE_LABELS, Family
 from infermeter.pace import Pace
-from infermeter.rows import Row, Rows, batched, labels_of
+from infermeter.rows import Group, HistogramRow, Rows, batched
 
-# Where the labels of a row stand in the lines of its family; a label value cannot hold it, because it is escaped.
+# Where the labels of a row stand in the lines of its family.
 _HERE = "\n\n"
+# Counts of so many are written with an exponent.
+_MOST_DIGITS = 1e16
 
 
 class Renderer:
@@ -28,75 +32,133 @@ class Renderer:
     def __init__(self, rows: Rows, constant: Mapping[str, str]) -> None:
         self._rows = rows
         self._constant = constant
-        # The label text of a series, which most of its rows share.
-        self._shared: dict[tuple[str, ...], str] = {}
-        self._lines = {name: _lines(family, rows.edges.get(name, ())) for name, family in FAMILIES.items()}
+        self._known: dict[tuple[tuple[str, ...], tuple[str, ...]], _LabelText] = {}
+        every = [(name, family, rows.edges.get(name, ())) for name, family in FAMILIES.items()]
+        # Whole numbers take half as long to write as others.
+        self._lines = {name: _lines(family, edges, "%d.0") for name, family, edges in every}
+        self._long_lines = {name: _lines(family, edges, "%a") for name, family, edges in every}
 
-    def page(self, *, open_metrics: bool) -> str:
-        """The lines of every family that has rows, without an end; the caller holds the fold lock."""
-        parts = []
+    def page(self, end: bytes, *, open_metrics: bool) -> bytes:
+        """The lines of every family that has rows, and then `end`; the caller holds the fold lock."""
+        parts: list[bytes] = []
         pace = Pace()
         for name, family in FAMILIES.items():
-            rows = self._rows.of(name)
-            if rows:
-                parts.append(_head(family, open_metrics=open_metrics))
-            for some in batched(rows):
-                parts += [self._rendered(row) if row.stale else row.text for row in some]
-                if open_metrics and family.name == "inference_duration":
-                    parts[-len(some) :] = map(_with_exemplars, some)
+            head = len(parts)
+            for group in self._rows.groups(name):
+                stale, group.stale = group.stale, False
+                if family.kind == "histogram":
+                    rows = cast("list[HistogramRow]", list(group.values()))
+                    for some in batched([row for row in rows if row.text is None] if stale else []):
+                        self._render(group, some)
+                        pace.step()
+                    if open_metrics and name == "inference_duration":
+                        parts += map(_with_exemplars, rows)
+                    else:
+                        parts += [row.text or b"" for row in rows]
+                else:
+                    if stale:
+                        group.text = b"".join(self._rendered(group))
+                    parts.append(group.text)
                 pace.step()
-        return "".join(parts)
+            if any(parts[head:]):
+                parts.insert(head, _head(family, open_metrics=open_metrics))
+        parts.append(end)
+        return b"".join(parts)  # once: a page may have megabytes
 
-    def _rendered(self, row: Row) -> str:
-        """The lines of a row, made anew."""
-        row.stale = False
-        labels = self._shared.get(row.labels) if row.family.labels == SERVICE_LABELS else self._labels(row)
-        if labels is None:
-            labels = self._shared[row.labels] = self._labels(row)
-        values = row.values.tolist()
-        if row.family.kind == "histogram":
-            values.insert(-1, values[-2])  # the number of values is the last bucket too
-            if values[-1] == math.inf:  # a sum that is more than a float can hold
-                values[-1] = "+Inf"
-        row.text = self._lines[row.family.name].replace(_HERE, labels) % tuple(values)
-        return row.text
+    def _render(self, group: Group, rows: list[HistogramRow]) -> None:
+        """Make the lines of some histograms anew."""
+        name = group.family.name
+        lines = self._lines[name]
+        numbers = np.array([row.values for row in rows])
+        counts, totals = numbers[:, :-1], numbers[:, -1].tolist()
+        if counts[:, -1].max() < _MOST_DIGITS:
+            counts = counts.astype(np.int64)
+        else:
+            lines = self._long_lines[name]
+        labelled = self._labels(group)
+        for row, count, total in zip(rows, counts.tolist(), totals, strict=True):
+            # The number of values is the last bucket too.
+            text = labelled(row.labels).join(lines) % (*count, count[-1], total)
+            # A sum may be more than a float can hold.
+            row.text = text if total < math.inf else text.replace(b" inf\n", b" +Inf\n")
 
-    def _labels(self, row: Row) -> str:
-        names = labels_of(row, self._constant)
-        # A label value may hold a percent sign, and the lines are a format.
-        return ",".join([f'{name}="{_escaped(value)}"' for name, value in names.items()]).replace("%", "%%")
+    def _rendered(self, group: Group) -> list[bytes]:
+        """The lines of rows that are no histograms."""
+        lines = self._lines[group.family.name]
+        labelled = self._labels(group)
+        return [labelled(row.labels).join(lines) % tuple(row.values.tolist()) for row in list(group.values())]
+
+    def _labels(self, group: Group) -> Callable[[tuple[str, ...]], bytes]:
+        """What gives the label text of a row of `group`, as a part of a format, for the labels that it shares."""
+        key = (group.family.labels, group.own)
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = _LabelText(group, self._constant)
+        return known.__getitem__
 
 
-def _with_exemplars(row: Row) -> str:
+class _LabelText(dict[tuple[str, ...], bytes]):
+    """The label text of rows whose family has the same labels, with the same values of its own ones.
+
+    It is a part of a format, so percent signs are doubled. Only that of labels without own ones is kept, which most of
+    the rows of a series have.
+    """
+
+    def __init__(self, group: Group, constant: Mapping[str, str]) -> None:
+        super().__init__()
+        names = group.family.labels
+        own = dict(zip(names[-len(group.own) :], group.own, strict=False)) if names != SERVICE_LABELS else {}
+        self._keeps = not own
+        shared = [name for name in names if name not in own]
+        fixed = own | (dict(constant) if "service" in names else {})
+        every = sorted((*shared, *fixed))
+        self._order = [shared.index(name) for name in every if name in shared]
+        parts = [
+            f'{name}="{_escaped(fixed[name]).replace("%", "%%")}"' if name in fixed else f'{name}="%b"'
+            for name in every
+        ]
+        self._form = ",".join(parts).encode()
+
+    def __missing__(self, labels: tuple[str, ...]) -> bytes:
+        text = self._form % tuple([_escaped(labels[index]).encode() for index in self._order])
+        if self._keeps:
+            self[labels] = text
+        return text
+
+
+def _with_exemplars(row: HistogramRow) -> bytes:
+    text = row.text or b""  # which it has by now
     if not row.exemplars:
-        return row.text
-    lines = row.text.split("\n")
+        return text
+    lines = text.split(b"\n")
     for place, (value, moment, labels) in row.exemplars.items():
-        names = ",".join(f'{name}="{_escaped(text)}"' for name, text in labels.items())
-        lines[place] += f" # {{{names}}} {value!r} {moment!r}"
-    return "\n".join(lines)
+        names = ",".join(f'{name}="{_escaped(text)}"' for name, text in labels.items()).replace("%%", "%")
+        lines[place] += f" # {{{names}}} {value!r} {moment!r}".encode()
+    return b"\n".join(lines)
 
 
-def _lines(family: Family, edges: tuple[float, ...]) -> str:
-    """The lines of a row of a family, with places for its labels and its values."""
+def _lines(family: Family, edges: tuple[float, ...], count: str) -> list[bytes]:
+    """What stands between the labels of a row of a family, with places for its values, `count` where it is a count."""
     labels = f"{{{_HERE}}}" if family.labels else ""
-    ends = {"histogram": ("_count", "_sum"), "summary": ("_count", "_sum")}.get(family.kind, ("",))
-    lines = [f"{family.name}{end}{labels} %s\n" for end in ends]
-    if family.kind == "histogram":
-        every = [*map(floatToGoString, edges), "+Inf"]
-        lines[:0] = [f'{family.name}_bucket{{le="{edge}",{_HERE}}} %s\n' for edge in every]
-    return "".join(lines)
+    if family.kind not in {"histogram", "summary"}:
+        lines = [f"{family.name}{labels} %a\n"]
+    else:
+        every = [*map(floatToGoString, edges), "+Inf"] if family.kind == "histogram" else []
+        lines = [f'{family.name}_bucket{{le="{edge}",{_HERE}}} {count}\n' for edge in every]
+        lines += (f"{family.name}_count{labels} {count}\n", f"{family.name}_sum{labels} %a\n")
+    return "".join(lines).encode().split(_HERE.encode())
 
 
 @lru_cache
-def _head(family: Family, *, open_metrics: bool) -> str:
+def _head(family: Family, *, open_metrics: bool) -> bytes:
     name, kind = family.name, family.kind
     if open_metrics:
         name = name.removesuffix({"counter": "_total", "info": "_info"}.get(kind, ""))
     elif kind == "info":
         kind = "gauge"
-    return f"# HELP {name} {family.help}\n# TYPE {name} {kind}\n"
+    return f"# HELP {name} {family.help}\n# TYPE {name} {kind}\n".encode()
 
 
 def _escaped(value: str) -> str:
-    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+    """A label value as a part of a format."""
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"").replace("%", "%%")

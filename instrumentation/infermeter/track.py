@@ -130,7 +130,7 @@ class Track(Meter):
         call.series = series
         call.frame = NO_FRAME
         call.facts = None
-        series.enter(call)
+        series.open[call] = None
         call.open = True
         call.token = enter_context(call)
         call.started = now()
@@ -147,7 +147,7 @@ class Track(Meter):
         # finish, spelled out: calling it would cost a twentieth of the whole.
         series = call.series
         try:
-            series.leave(call)
+            del series.open[call]
         except KeyError:
             self._exit(call, error, ended)
             return
@@ -171,7 +171,7 @@ class Track(Meter):
         """End `call`, which took `seconds`, and record it."""
         try:
             # Whoever takes the call out of the open ones records it: once, whatever threads do.
-            call.series.leave(call)
+            del call.series.open[call]
         except KeyError:
             return
         self._close(call, seconds)
@@ -235,7 +235,7 @@ class Track(Meter):
 
     def abandon(self, call: Call) -> None:
         """Forget `call`: nothing was inferred."""
-        call.series.open.discard(call)
+        call.series.open.pop(call, None)
         self._leave(call)
 
     def read(self, call: Call, result: Any) -> None:
@@ -335,7 +335,7 @@ class Track(Meter):
         call = self._mine(nearest)
         while call is not None:
             try:
-                call.series.leave(call)
+                del call.series.open[call]
             except KeyError:  # another thread took it: the block that ends here has one too
                 call = self._mine(None)
                 continue

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from infermeter import exemplars, native
 from infermeter.catalogue import FAMILIES
 from infermeter.extent import DamagedError, Entry
-from infermeter.rows import Row, Rows
+from infermeter.rows import HistogramRow, Row, Rows
 from infermeter.sharing import EXEMPLARS, LIVE_MAX, LIVE_MIN, LIVE_SUM, SERIES, Key, Numbers, unpacked
 
 # Where the rows of a process lie in so few pieces among those of all, adding piece by piece is faster.
@@ -95,23 +95,23 @@ class View:
                 apart[shown].append(source.values[start : start + width])
         (changed,) = (new != self._values).nonzero()
         self._values[:] = new
-        for owner in np.unique(self._owner_of[changed]).tolist():
-            self._owners[owner].row.changed()
+        other = {self._owners[owner] for owner in np.unique(self._owner_of[changed]).tolist()}
+        for shown in other:
+            shown.row.changed()
         for shown, parts in apart.items():
-            self._join(shown, parts)
+            if not shown.key.buckets or shown in other:  # native buckets change if classic ones do
+                self._join(shown, parts)
 
     def _join(self, shown: _Shown, parts: list[Numbers]) -> None:
         key, row = shown.key, shown.row
-        if key.family == EXEMPLARS:
+        if key.family == EXEMPLARS and isinstance(row, HistogramRow):
             found = [one for part in parts for one in exemplars.unpacked(part)]
             latest = exemplars.placed(self.rows.edges_of(row.family.name).float64, found)
             if latest != row.exemplars:
                 row.exemplars = latest
                 row.changed()
-        elif key.buckets:
-            if row.message is None:  # its classic buckets changed, or it was never shown
-                merged = native.merge([part[key.width :] for part in parts], key.buckets)
-                row.native = native.Native(merged)
+        elif isinstance(row, HistogramRow):
+            row.native = native.Native(native.merge([part[key.width :] for part in parts], key.buckets))
         elif key.mode == LIVE_MIN:
             row.set(min(part[0] for part in parts))
         elif key.mode == LIVE_MAX or row.family.kind == "info":
@@ -212,4 +212,4 @@ class View:
         widths = [shown.key.width for shown in self._owners]
         self._owner_of = np.repeat(np.arange(len(widths)), widths)
         for shown in self._owners:
-            shown.row.values = values[shown.place : shown.place + shown.key.width]
+            shown.row.move(values[shown.place : shown.place + shown.key.width])

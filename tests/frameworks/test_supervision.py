@@ -23,7 +23,7 @@ def test_supervision_detections_are_known(recorder: infermeter.Recorder) -> None
     detect(None)
     recorder.fold()
     totals = next(iter(recorder.series.values())).totals
-    assert totals.histograms["detection_confidence", ""].total == 1.25
+    assert totals.histogram("detection_confidence").total == 1.25
     assert totals.value("detections_total", "person") == 1
     assert totals.value("detections_total", "car") == 1
 
@@ -33,4 +33,4 @@ def test_empty_supervision_detections_are_an_empty_frame(recorder: infermeter.Re
     recorder.track(model="m", detections="auto")(lambda _: supervision.Detections.empty())(None)
     recorder.fold()
     totals = next(iter(recorder.series.values())).totals
-    assert totals.histograms["objects_per_frame", ""].cumulative.tolist()[0] == 1
+    assert totals.histogram("objects_per_frame").cumulative.tolist()[0] == 1

@@ -22,7 +22,7 @@ def test_tensors_are_read_in_every_float_type(recorder: infermeter.Recorder, dty
         call.detections(tensor, classes=torch.tensor([0.0, 0.0, 1.0]), names=["face", "plate"])
     totals = next(iter(recorder.series.values())).totals
     recorder.fold()
-    assert totals.histograms["detection_confidence", ""].total == 1.625
+    assert totals.histogram("detection_confidence").total == 1.625
     assert totals.value("detections_total", "face") == 2
     assert totals.value("detections_total", "plate") == 1
     assert dropped(recorder) == {}
@@ -35,7 +35,7 @@ def test_tensor_is_copied(recorder: infermeter.Recorder) -> None:
         call.detections(tensor)
         tensor.fill_(1.0)
     recorder.fold()
-    assert next(iter(recorder.series.values())).totals.histograms["detection_confidence", ""].total == 1.0
+    assert next(iter(recorder.series.values())).totals.histogram("detection_confidence").total == 1.0
 
 
 def test_lists_of_scalar_tensors_are_read(recorder: infermeter.Recorder) -> None:
@@ -44,7 +44,7 @@ def test_lists_of_scalar_tensors_are_read(recorder: infermeter.Recorder) -> None
         call.detections(list(torch.tensor([0.5, 0.25])), classes=list(torch.tensor([1, 1])))
     recorder.fold()
     totals = next(iter(recorder.series.values())).totals
-    assert totals.histograms["detection_confidence", ""].total == 0.75
+    assert totals.histogram("detection_confidence").total == 0.75
     assert totals.value("detections_total", "1") == 2
 
 
@@ -68,4 +68,4 @@ def test_torchvision_shape_is_known(recorder: infermeter.Recorder) -> None:
     recorder.fold()
     totals = next(iter(recorder.series.values())).totals
     assert totals.value("detections_total", "person") == 2
-    assert totals.histograms["objects_per_frame", ""].cumulative.tolist()[:3] == [1, 1, 2]
+    assert totals.histogram("objects_per_frame").cumulative.tolist()[:3] == [1, 1, 2]

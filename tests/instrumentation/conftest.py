@@ -82,7 +82,9 @@ def new_recorder() -> NewRecorder:
     def make(**options: Unpack[Options]) -> Recorder:
         options.setdefault("registry", CollectorRegistry())
         options.setdefault("service", "test")
-        if os.environ.get("INFERMETER_SHARED"):  # the same promises where a process counts in a folder that others share
+        if os.environ.get(
+            "INFERMETER_SHARED"
+        ):  # the same promises where a process counts in a folder that others share
             options.setdefault("multiprocess_dir", tempfile.mkdtemp(dir=os.environ["INFERMETER_SHARED"]))
         return Recorder(**options)
 

@@ -19,8 +19,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"servce": "a"}, "configure() has no option 'servce', did you mean 'service'?"),
     (
         {"colour": "red"},
-        "configure() has no option 'colour', expected one of buckets, cost, histograms, labels, "
-        "max_label_values, max_native_buckets, max_series, registry, service",
+        "configure() has no option 'colour', expected one of buckets, cost, gauges, histograms, "
+        "labels, max_label_values, max_native_buckets, max_series, multiprocess_dir, registry, service",
     ),
     ({"service": ""}, "service='' is not a non-empty string that begins with anything but an underscore"),
     ({"service": "_idle"}, "service='_idle' is not a non-empty string that begins with anything but an underscore"),

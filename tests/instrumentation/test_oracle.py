@@ -172,7 +172,7 @@ def test_the_sum_of_ten_million_equal_values_does_not_drift(recorder: Recorder) 
             call.detections(values)
     recorder.fold()
     (series,) = recorder.series.values()
-    histogram = series.totals.histograms["detection_confidence", ""]
+    histogram = series.totals.histogram("detection_confidence")
     assert histogram.count == 10_000_000
     assert histogram.total == pytest.approx(histogram.count * float(np.float32(0.1)), rel=1e-9, abs=0)
 
