@@ -98,6 +98,14 @@ class Settings:
     multiprocess_dir: Path | None = None
     gauges: dict[str, str] = field(default_factory=dict)
 
+    def folder(self) -> Path | None:
+        """The folder that processes share, if they do."""
+        return self.multiprocess_dir or environment_multiprocess_dir()
+
+    def modes(self) -> dict[str, str]:
+        """How histogram families are exposed where not classic."""
+        return environment_histograms() if self.histograms is None else self.histograms
+
     def replaced(self, options: Mapping[str, Any]) -> "Settings":
         """These settings with `options` over them.
 

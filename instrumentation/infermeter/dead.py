@@ -2,9 +2,10 @@
 
 from infermeter import exemplars
 from infermeter.catalogue import FAMILIES
+from infermeter.guard import Labels
 from infermeter.rows import HistogramRow, Row, Rows
 from infermeter.segments import Dump
-from infermeter.series import Labels, Series
+from infermeter.series import Series
 from infermeter.sharing import EXEMPLARS, SERIES, Key, Numbers, unpacked
 from infermeter.tally import Subject, grouped, tally
 

@@ -124,7 +124,6 @@ def record_in(
         longest: bytes that one payload may have.
     """
     bare, floats32, floats64, other = (tag(number, kind) for kind in (BARE, FLOATS32, FLOATS64, PACKED))
-    start = series.start
     keep_bare, keep_full = series.bare.append, series.full.extend
     simple: bool | None = None
 
@@ -133,10 +132,6 @@ def record_in(
             make_room()
             if not append(bare, seconds, b""):
                 keep_bare(seconds)
-
-    def record_left(seconds: float) -> None:
-        start(None)
-        record_bare(seconds)
 
     def record_full(record: Iterable[Any]) -> None:
         seconds, dtype, confidences, class_dtype, classes, names, facts = record
@@ -166,4 +161,4 @@ def record_in(
             found = namer.counted(found)
         return found.packed()
 
-    series.record_bare, series.record_left, series.record_full = record_bare, record_left, record_full
+    series.record_bare, series.record_full = record_bare, record_full

@@ -53,10 +53,9 @@ def fold(series: Series, guard: Guard, drop: Drop) -> None:
         guard: admits class names and error types.
         drop: told the reason and number of values that were refused.
     """
-    bare, left, full = take(series.bare), take(series.left), take(series.full)
+    bare, full = take(series.bare), take(series.full)
     # After the records: a call that ends in between then counts as open for once, never as ended before it began.
-    series.totals.started += len(take(series.opened)) + len(left)
-    bare += left
+    series.totals.started += len(take(series.opened))
     if bare:
         _fold_durations(series, bare, [])
     if full:
@@ -114,6 +113,7 @@ def _fold_durations(series: Series, seconds: list[float], facts: list[Any]) -> N
 
 def fold_durations(totals: Totals, usd_per_second: float | None, seconds: Floats, usd: Floats) -> None:
     """Count inferences that took so many `seconds`, and cost `usd` besides what their time costs; both shape (n,)."""
+    totals.ended += len(seconds)
     totals.add("inferences_total", len(seconds))
     totals.histogram("inference_duration").add_checked(seconds)
     if usd_per_second is not None:
@@ -123,7 +123,7 @@ def fold_durations(totals: Totals, usd_per_second: float | None, seconds: Floats
 def fold_exemplars(series: Series, seconds: Floats, given: list[Exemplar]) -> None:
     """Show the slowest of the exemplars that were `given` and found, and set the gate for the next ones."""
     series.gate = gate(seconds)
-    found = take(series.exemplars) + given
+    found = take(series.exemplars) + given if series.exemplars else given
     if found:
         histogram = series.totals.histogram("inference_duration")
         keep(histogram.row, histogram.edges, found)

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from infermeter.catalogue import ANNOUNCED_ERRORS, FAMILIES
 
@@ -11,6 +12,14 @@ _REST_OF = {"error_type": "other"}
 GUARDED = ("model", "version", "class", "error_type", "stage", "device", "cache")
 DEFAULT_VALUES = 100
 DEFAULT_SERIES = 1000
+
+
+class Labels(NamedTuple):
+    """The values of the labels that every family of a service carries."""
+
+    service: str
+    model: str
+    version: str
 
 
 class Guard:
@@ -31,7 +40,7 @@ class Guard:
         self._admitted: defaultdict[str, dict[str, None]] = defaultdict(dict)
         self._admitted["error_type"] = dict.fromkeys(ANNOUNCED_ERRORS)
         self._children: defaultdict[str, set[tuple[tuple[str, ...], str]]] = defaultdict(set)
-        self._bases: dict[tuple[str, str, str], None] = {}
+        self._bases: dict[Labels, Labels] = {}
 
     def admit(self, label: str, value: str) -> str:
         """`value` where the table of `label` has or takes it, else the value for the rest.
@@ -48,14 +57,13 @@ class Guard:
         self._folded(label)
         return _REST_OF.get(label, REST)
 
-    def admit_base(self, service: str, model: str, version: str) -> tuple[str, str, str]:
+    def admit_base(self, service: str, model: str, version: str) -> Labels:
         """The labels of a series, folded where the values run out, and `version` where the series run out."""
-        key = (encodable(service), self.admit("model", model), self.admit("version", version))
+        key = Labels(encodable(service), self.admit("model", model), self.admit("version", version))
         if key not in self._bases and len(self._bases) >= self._series:
             self._folded("version")
-            key = (*key[:2], REST)
-        self._bases[key] = None
-        return key
+            key = key._replace(version=REST)
+        return self._bases.setdefault(key, key)
 
     def admit_own(self, family: str, labels: tuple[str, ...], value: str) -> str:
         """`admit_child` for the own label of `family`, if that is one that is guarded."""

@@ -14,24 +14,19 @@ from prometheus_client import Metric
 from infermeter import fork
 from infermeter.call import now
 from infermeter.catalogue import CACHE_LABELS, DROP_REASONS, FAMILIES
-from infermeter.config import (
-    Settings,
-    environment_histograms,
-    environment_multiprocess_dir,
-    environment_service,
-)
+from infermeter.config import Settings, environment_service
 from infermeter.cost import Prices
 from infermeter.durable import Namer
 from infermeter.errors import ReenteredError
 from infermeter.exposition import expose
 from infermeter.fold import Name, fold, fold_notes, take
-from infermeter.guard import GUARDED, Guard, encodable
+from infermeter.guard import GUARDED, Guard, Labels, encodable
 from infermeter.meter import Meter
 from infermeter.pace import Pace
 from infermeter.queue import Queue
 from infermeter.refusals import Refusals
 from infermeter.rows import Rows
-from infermeter.series import Labels, Series
+from infermeter.series import Series
 from infermeter.sharing import modes_of
 from infermeter.text import Renderer
 from infermeter.timer import Timer
@@ -69,6 +64,7 @@ class Ledger:
         self.settings = settings
         self.pending_bytes = 0
         self.series: dict[Labels, Series] = {}
+        self.queues: dict[Series, dict[Queue, None]] = {}  # what waits for those models that have a queue
         refusals = Refusals(lambda reason, count: self.note(None, _DROPPED, reason, count))
         self.valid, self.refuse, self.drop, self._tell = refusals.valid, refusals.refuse, refusals.drop, refusals.tell
         self._guard = self._new_guard()
@@ -104,6 +100,7 @@ class Ledger:
         self._new_rows()
         self._declared_labels.clear()
         self._blank.clear()
+        self.queues.clear()
         self._service = None
 
     # --- what meters call --------------------------------------------------------------------------------------
@@ -129,7 +126,7 @@ class Ledger:
         if series is None:
             # What was announced is gone on with, so that a scrape that reads it meanwhile misses nothing.
             series = self.series.setdefault(labels, self._blank.pop(labels, self._new_series(labels)))
-            self._timer.start()
+            self._timer.start(at_once=self._shared is not None)
         try:
             self._show(meter, series)
         except ReenteredError:
@@ -139,10 +136,9 @@ class Ledger:
 
     def note(self, meter: Meter | None, family: str, own: str, value: float) -> None:
         """Record a number outside any inference, under the value of the family's own label ("" if it has none)."""
-        shared = self._shared
         # Before the first inference nothing is settled, because `configure` may still come.
-        settled = bool(self.series) or "service" not in FAMILIES[family].labels
-        if shared is not None and settled and shared.note(self._rows, self._named(meter, family, own), value):
+        shared = self._shared if self.series or "service" not in FAMILIES[family].labels else None
+        if shared and shared.note(self._rows, self._named(meter, family, own), value, self.make_room):
             return
         self._notes.append((meter, family, own, value))
         if len(self._notes) >= _PENDING:
@@ -216,7 +212,7 @@ class Ledger:
             if self._shared is None:
                 self._refresh()
             elif held:
-                self._timer.start()
+                self._timer.start(at_once=self._shared is not None)
                 self._shared.show(self._visible, self._rows)
             yield
 
@@ -227,6 +223,9 @@ class Ledger:
         self._announce()
         for series in [*self._blank.values(), *self.series.values()]:
             series.refresh()
+        for series, queues in list(self.queues.items()):
+            waiting = sum(len(queue.waiting) for queue in list(queues))
+            series.totals.row("model_queue_length").tell(waiting, time.time())
         for family, cache in list(self._caches):
             self._rows.row(family, (encodable(self.service()),), (cache,))
 
@@ -265,7 +264,7 @@ class Ledger:
     # --- inside ------------------------------------------------------------------------------------------------
 
     def _labels(self, meter: Meter) -> Labels:
-        return Labels(*self._guard.admit_base(self.service(), meter.model, meter.version))
+        return self._guard.admit_base(self.service(), meter.model, meter.version)
 
     def _new_series(self, labels: Labels) -> Series:
         return Series(labels, self._rows)
@@ -280,8 +279,7 @@ class Ledger:
             meter.shown = series
 
     def _new_rows(self) -> None:
-        settings = self.settings
-        modes = environment_histograms() if settings.histograms is None else settings.histograms
+        settings, modes = self.settings, self.settings.modes()
         self._rows = self._visible = Rows(settings.edges, modes, settings.max_native_buckets)
         if self._shared is not None:
             gauges = modes_of(settings.gauges)
@@ -291,7 +289,7 @@ class Ledger:
         self._blank_rows = True
 
     def _new_shared(self) -> "Multiprocess | None":
-        folder = self.settings.multiprocess_dir or environment_multiprocess_dir()
+        folder = self.settings.folder()
         if folder is None:
             return None
         from infermeter.multiprocess import Multiprocess  # noqa: PLC0415  (most services are one process)
@@ -356,7 +354,7 @@ class Ledger:
         try:
             if shared is not None:
                 shared.tally(records, self._rows, self._drop_in_fold)
-            for series in (one,) if one is not None else list(self.series.values()):
+            for series in [one] if one is not None else [one for one in list(self.series.values()) if one.waits()]:
                 if pace is not None:
                     pace.step()
                 fold(series, self._guard, self._drop_in_fold)
@@ -390,6 +388,7 @@ class Ledger:
             if isinstance(meter, Queue):
                 meter.waiting.clear()
         self.series = {}
+        self.queues = {}
         self._blank = {}
         self._unshown.clear()
         if self._shared is not None:

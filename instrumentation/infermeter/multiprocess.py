@@ -20,7 +20,7 @@ from infermeter.payload import MOMENT, TOLD, tag
 from infermeter.reaper import reap
 from infermeter.ring import Record
 from infermeter.rows import HistogramRow, Rows
-from infermeter.segment import Segment
+from infermeter.segment import SEGMENT, Segment
 from infermeter.segments import Dump, Folder, Problem
 from infermeter.series import Series
 from infermeter.sharing import EXEMPLARS, SERIES, Key, Numbers, joined, unpacked
@@ -30,6 +30,8 @@ from infermeter.view import Source, View
 log = logging.getLogger("infermeter")
 
 _REAP_EVERY_SECONDS = 10.0
+# Beyond so many, a process that begins takes over from the dead before anything else.
+_MOST_SEGMENTS = 256
 _TOTAL = "accumulator"
 _MOST_TOLD = 1000
 
@@ -103,6 +105,8 @@ class Multiprocess:
                 self._opening = True
                 try:
                     self._path.mkdir(parents=True, exist_ok=True)  # whoever empties folders at a start may be late
+                    if sum(path.suffix == SEGMENT for path in self._path.iterdir()) >= _MOST_SEGMENTS:
+                        self._reap(Folder(self._path))  # processes that end within a second leave it to nobody else
                     self._segment = Segment(self._path, self._sizes)
                 finally:
                     self._opening = False
@@ -117,7 +121,7 @@ class Multiprocess:
         finally:
             self._lock.release()
 
-    def note(self, rows: Rows, name: Name, value: float) -> bool:
+    def note(self, rows: Rows, name: Name, value: float, make_room: Callable[[], object]) -> bool:
         """Record what is told outside inferences; gives whether it will outlive the process."""
         family, labels, own = name
         try:
@@ -127,8 +131,11 @@ class Multiprocess:
         if row is None or self._segment is None:
             return False
         payload = MOMENT.pack(time.time()) if FAMILIES[family].kind == "gauge" else b""
-        # A full ring is no reason to fold here: what is told outside inferences is told seldom.
-        return self._segment.append(tag(row.number, TOLD), value, payload)
+        tagged = tag(row.number, TOLD)
+        if self._segment.append(tagged, value, payload):
+            return True
+        make_room()
+        return self._segment.append(tagged, value, payload)
 
     def adopt(self, series: Series, namer: Namer, make_room: Callable[[], object]) -> None:
         """Have the inferences of `series`, which are announced, outlive the process."""
@@ -214,9 +221,12 @@ class Multiprocess:
     def upkeep(self) -> None:
         """Absorb the dead, every now and then."""
         if time.monotonic() >= self._reap_at:
-            for problem in reap(self._reaper, left_by, join).problems:
-                self._tell(problem)
+            self._reap(self._reaper)
             self._reap_at = time.monotonic() + _REAP_EVERY_SECONDS
+
+    def _reap(self, folder: Folder) -> None:
+        for problem in reap(folder, left_by, join).problems:
+            self._tell(problem)
 
     def _tell(self, problem: Problem) -> None:
         """Log a problem, once."""

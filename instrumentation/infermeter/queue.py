@@ -60,7 +60,7 @@ class Queue(Meter):
 
     def announce(self, series: "Series") -> None:
         """Show the length in `series` from the start."""
-        series.queues[self] = None
+        self.recorder.queues.setdefault(series, {})[self] = None
 
     def _take(self, ticket: Ticket | None) -> Ticket | None:
         try:

@@ -71,11 +71,13 @@ class Row:
     Attributes:
         group: the rows beside it.
         labels: values of the labels that the family shares with others of its kind (service, model, version).
-        shared: what makes it visible to other processes, if anything does.
     """
 
+    # What makes it visible to other processes, if anything does.
+    shared: SharedRow | None = None
+
     # An array of its own for each would double what a row takes: it has its place in a block of many.
-    __slots__ = ("_block", "_place", "group", "labels", "shared")
+    __slots__ = ("_block", "_place", "group", "labels")
 
     def __init__(
         self,
@@ -83,13 +85,11 @@ class Row:
         labels: tuple[str, ...],
         block: NDArray[np.float64],
         place: int,
-        shared: SharedRow | None = None,
     ) -> None:
         self.group = group
         self.labels = labels
         self._block = block
         self._place = place
-        self.shared = shared
 
     @property
     def family(self) -> Family:
@@ -151,24 +151,18 @@ class HistogramRow(Row):
 
     Attributes:
         exemplars: by the index of their bucket.
-        native: its native buckets, if it has some.
         text: its lines, if it has not changed since they were rendered.
         message: the same as protobuf.
     """
 
-    __slots__ = ("exemplars", "message", "native", "text")
+    __slots__ = ("exemplars", "message", "text")
 
-    def __init__(
-        self,
-        group: Group,
-        labels: tuple[str, ...],
-        block: NDArray[np.float64],
-        place: int,
-        shared: SharedRow | None = None,
-    ) -> None:
-        super().__init__(group, labels, block, place, shared)
+    # Its native buckets, if it has some.
+    native: Native | None = None
+
+    def __init__(self, group: Group, labels: tuple[str, ...], block: NDArray[np.float64], place: int) -> None:
+        super().__init__(group, labels, block, place)
         self.exemplars: Mapping[int, Exemplar] = _NONE
-        self.native: Native | None = None
         self.text: bytes | None = None
         self.message: bytes | None = None
 
@@ -189,6 +183,28 @@ class HistogramRow(Row):
         if self.native is not None:
             self.native.absorb(whole[len(values) :])
         self.changed()
+
+
+# What only some rows have, which costs every other one nothing.
+
+
+class _SharedRow(Row):
+    __slots__ = ("shared",)
+
+    shared: SharedRow | None
+
+
+class WideHistogramRow(HistogramRow):
+    """A histogram that has native buckets, or that other processes see."""
+
+    __slots__ = ("native", "shared")
+
+    native: Native | None
+    shared: SharedRow | None
+
+    def __init__(self, group: Group, labels: tuple[str, ...], block: NDArray[np.float64], place: int) -> None:
+        super().__init__(group, labels, block, place)
+        self.native = self.shared = None
 
 
 class Edges:
@@ -285,19 +301,19 @@ class Rows:
 
     def _made(self, group: Group, labels: tuple[str, ...]) -> Row:
         family = group.family.name
-        kind = HistogramRow if group.family.kind == "histogram" else Row
         key = self.key(family, labels, group.own)
         shared = self._memory.row(key) if self._memory is not None else None
         if shared is None and not key.buckets:
             blocks = self._blocks.get(family)
             if blocks is None:
                 blocks = self._blocks.setdefault(family, _Blocks(key.whole))
-            return kind(group, labels, *blocks.place())
+            return (HistogramRow if key.edges else Row)(group, labels, *blocks.place())
         whole = shared.values if shared is not None else np.zeros(key.whole)
-        if not key.buckets:
-            return kind(group, labels, whole[np.newaxis], 0, shared)
-        made = HistogramRow(group, labels, whole[np.newaxis, : key.width], 0, shared)
-        made.native = Native(whole[key.width :])
+        made = (WideHistogramRow if key.edges else _SharedRow)(group, labels, whole[np.newaxis], 0)
+        if isinstance(made, WideHistogramRow) and key.buckets:
+            made.move(whole[: key.width])
+            made.native = Native(whole[key.width :])
+        made.shared = shared
         return made
 
     def key(self, family: str, labels: tuple[str, ...], own: tuple[str, ...]) -> Key:

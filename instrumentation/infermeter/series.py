@@ -2,28 +2,18 @@
 
 from time import time
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from infermeter.call import LOCAL_STARTED, Call
 from infermeter.catalogue import ANNOUNCED_ERRORS, TOKEN_TYPES
 from infermeter.cost import CostModel
 from infermeter.exemplars import current, first_gate
+from infermeter.guard import Labels
 from infermeter.histogram import Histogram
 from infermeter.observation import NO_FRAME, Exemplar
 from infermeter.rows import Row, Rows
 
-if TYPE_CHECKING:
-    from infermeter.queue import Queue
-
 LOCAL_TRACK = "_infermeter_track"
-
-
-class Labels(NamedTuple):
-    """The values of the labels that every family of a service carries."""
-
-    service: str
-    model: str
-    version: str
 
 
 class Totals:
@@ -31,15 +21,16 @@ class Totals:
 
     Attributes:
         started: calls of plain functions that began, and calls of everything else that ended.
+        ended: calls that ended.
     """
 
-    __slots__ = ("_info", "_labels", "_store", "started")
+    __slots__ = ("_info", "_labels", "_store", "ended", "started")
 
     def __init__(self, labels: Labels, rows: Rows) -> None:
         self._labels = labels
         self._store = rows
         self._info: Row | None = None
-        self.started = 0
+        self.started = self.ended = 0
 
     def row(self, family: str, own: str = "") -> Row:
         """The row of a family, made at first use."""
@@ -77,12 +68,11 @@ class Series:
     Attributes:
         opened: one item per call of a plain function that began; those calls are held by their frame alone.
         open: calls of everything else that run now.
-        bare, left: bare records of plain functions, and of everything else.
-        full: full records; everything else but plain functions adds to `opened` then, not before.
+        bare, full: records; everything but plain functions adds to `opened` then, not before.
         on_stack_calls: frame of a wrapper to the call that `current` gave to code under it.
         gate: seconds from which on an inference is asked for its trace.
         exemplars: those found since the last fold.
-        queues: what waits for this model.
+        shown_in_flight: calls that are open according to the row that says so.
         infers: whether inferences are watched here; a process may only load a model, or only queue for it.
     """
 
@@ -94,14 +84,12 @@ class Series:
         "gate",
         "infers",
         "labels",
-        "left",
         "on_stack_calls",
         "open",
         "opened",
-        "queues",
         "record_bare",
         "record_full",
-        "record_left",
+        "shown_in_flight",
         "start",
         "totals",
     )
@@ -110,18 +98,16 @@ class Series:
         self.labels = labels
         self.cost: CostModel | None = None
         self.infers = False
+        self.shown_in_flight = 0
         self.gate = first_gate()
-        self.exemplars: list[Exemplar] = []
-        self.queues: dict[Queue, None] = {}
+        self.exemplars: list[Exemplar] | None = None
         self.opened: list[None] = []
         self.bare: list[float] = []
-        self.left: list[float] = []
         self.full: list[Any] = []
         self.open: dict[Call, None] = {}  # a set takes three times as much
         self.on_stack_calls: dict[FrameType, Call] = {}
         self.start = self.opened.append
         self.record_bare = self.bare.append
-        self.record_left = self.left.append
         self.record_full = self.full.extend
         self.totals = Totals(labels, rows)
 
@@ -148,28 +134,28 @@ class Series:
 
     def waits(self) -> bool:
         """Whether a fold has something to do."""
-        return bool(self.bare or self.left or self.full or self.opened)
+        return bool(self.bare or self.full or self.opened)
 
     def in_flight(self) -> int:
         """Calls that are open now; the caller has just folded."""
-        of_functions = self.totals.started + len(self.opened) - int(self.totals.value("inferences_total"))
-        return len(self.open) + of_functions
+        return len(self.open) + self.totals.started + len(self.opened) - self.totals.ended
 
     def exemplify(self, seconds: float) -> None:
         """Keep the trace of a slow inference that ends now."""
         exemplar = current(seconds)
         if exemplar is not None:
-            self.exemplars.append(exemplar)
+            found = self.exemplars
+            if found is None:
+                found = self.exemplars = []
+            found.append(exemplar)
 
     def refresh(self) -> None:
         """Bring up to date what is not counted but looked up; the caller has just folded."""
         if self.infers:
-            row, in_flight = self.totals.row("inferences_in_flight"), self.in_flight()
-            if in_flight != row.values[0]:
-                row.tell(in_flight, time())
-        if self.queues:
-            waiting = sum(len(queue.waiting) for queue in list(self.queues))
-            self.totals.row("model_queue_length").tell(waiting, time())
+            in_flight = self.in_flight()
+            if in_flight != self.shown_in_flight:
+                self.totals.row("inferences_in_flight").tell(in_flight, time())
+                self.shown_in_flight = in_flight
 
     def on_stack(self, frame: FrameType, local: dict[str, Any]) -> Call:
         """The call of the wrapper that runs in `frame`, whose local variables are `local`."""

@@ -31,13 +31,13 @@ class Timer:
         self._owner = weakref.ref(owner)
         self._runs = False
 
-    def start(self) -> None:
-        """Run from now on; again is nothing."""
+    def start(self, *, at_once: bool = False) -> None:
+        """Run from now on, the first time `at_once` or a second later; again is nothing."""
         if not self._runs:
             self._runs = True
             try:
                 # Not threading.Thread: its start() waits for a lock, and a signal handler may be what got us here.
-                _thread.start_new_thread(_run, (self._owner,))
+                _thread.start_new_thread(_run, (self._owner, 0.0 if at_once else _EVERY_SECONDS))
             except RuntimeError:  # no more threads: scrapes and full buffers still fold
                 log.warning("cannot start the thread that folds; scrapes will do its work")
 
@@ -48,12 +48,13 @@ class Timer:
             self.start()
 
 
-def _run(reference: "weakref.ref[Busy]") -> None:
+def _run(reference: "weakref.ref[Busy]", pause: float) -> None:
     pid = os.getpid()
     while True:
+        time.sleep(pause)
+        pause = _EVERY_SECONDS
         owner = reference()
         if owner is None or sys.is_finalizing() or os.getpid() != pid:
             return
         owner.keep_up()
         del owner
-        time.sleep(_EVERY_SECONDS)

@@ -160,8 +160,9 @@ class Track(Meter):
         if seconds > series.gate:
             series.exemplify(seconds)
         if call.facts is None and call.frame is NO_FRAME:
-            series.record_left(seconds)
-            if len(series.left) >= _MANY_BARE:
+            series.start(None)
+            series.record_bare(seconds)
+            if len(series.bare) >= _MANY_BARE:
                 self.recorder.fold_now(series)
         else:
             series.start(None)
@@ -318,12 +319,12 @@ class Track(Meter):
         if seconds > call.series.gate:
             call.series.exemplify(seconds)
         self._leave(call)
+        call.series.start(None)
         if call.facts is None and call.frame is NO_FRAME:
-            call.series.record_left(seconds)
-            if len(call.series.left) >= _MANY_BARE:
+            call.series.record_bare(seconds)
+            if len(call.series.bare) >= _MANY_BARE:
                 self.recorder.fold_now(call.series)
         else:
-            call.series.start(None)
             self._record_full(call, seconds)
 
     def _exit(self, nearest: Call | None, error: BaseException | None, ended: float) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from infermeter import exemplars, native
 from infermeter.catalogue import FAMILIES
 from infermeter.extent import DamagedError, Entry
-from infermeter.rows import HistogramRow, Row, Rows
+from infermeter.rows import HistogramRow, Row, Rows, WideHistogramRow
 from infermeter.sharing import EXEMPLARS, LIVE_MAX, LIVE_MIN, LIVE_SUM, SERIES, Key, Numbers, unpacked
 
 # Where the rows of a process lie in so few pieces among those of all, adding piece by piece is faster.
@@ -110,7 +110,7 @@ class View:
             if latest != row.exemplars:
                 row.exemplars = latest
                 row.changed()
-        elif isinstance(row, HistogramRow):
+        elif isinstance(row, WideHistogramRow):
             row.native = native.Native(native.merge([part[key.width :] for part in parts], key.buckets))
         elif key.mode == LIVE_MIN:
             row.set(min(part[0] for part in parts))

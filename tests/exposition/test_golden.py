@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 from contextvars import copy_context
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -174,7 +175,33 @@ def serving() -> Recorder:
     return recorder
 
 
-SERVICES = {service.__name__: service for service in (zeros, vision, llm, errors, labels, folded, serving)}
+def processes() -> Recorder:
+    """Two processes that share a folder, and one that is dead: its gauges are gone, but for the most recent one."""
+    FOLDERS.append(TemporaryDirectory())
+
+    def begun() -> Recorder:
+        return Recorder(service="gate", registry=CollectorRegistry(), multiprocess_dir=FOLDERS[-1].name)
+
+    def work(recorder: Recorder) -> None:
+        recorder.model_accuracy("yolov8m", 0.75)
+        infer(recorder.track(model="yolov8m"), 0.25, lambda call: call.detections([0.5], classes=["dog"]))
+        recorder.track(model="yolov8m").begin()
+        recorder.model_memory("yolov8m", 1000, device="cuda:0")
+        recorder.fold()
+
+    dead, other, recorder = begun(), begun(), begun()
+    work(dead)
+    assert dead._shared is not None
+    dead._shared.close()  # as at its end: all that is left are its files
+    work(other)
+    work(recorder)
+    LIVING.append(other)
+    return recorder
+
+
+FOLDERS: list[TemporaryDirectory[str]] = []
+LIVING: list[Recorder] = []
+SERVICES = {service.__name__: service for service in (zeros, vision, llm, errors, labels, folded, serving, processes)}
 
 
 @pytest.fixture(params=SERVICES)

@@ -25,11 +25,7 @@ MOST_BYTES = 8 * 2**20
 
 def waiting(recorder: Recorder) -> int:
     """The most records that wait in a list of one series, or in that of the recorder; a record notes three things."""
-    per_series = [
-        length
-        for series in recorder.series.values()
-        for length in (len(series.bare), len(series.left), len(series.full) // 7)
-    ]
+    per_series = [length for series in recorder.series.values() for length in (len(series.bare), len(series.full) // 7)]
     return max([*per_series, len(recorder._notes) // 3])
 
 
