@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml instrumentation/infermeter/version.py
 
-.PHONY: demo test lint bench docs test-all test-pythons test-oldest test-frameworks test-kills test-images system
+.PHONY: demo test lint bench docs test-all test-pythons test-oldest test-frameworks test-shared test-kills test-images system
 
 # The environment for working on the code: the library is editable in it.
 $(VENV)/ready: $(SOURCES)
@@ -61,8 +61,13 @@ test-images: system
 	./.ci/images
 	INFERMETER_IMAGES=1 ./.ci/test $(PYTHON) tests/images
 
+# The library as one process of several, whose counts outlive it: the same promises.
+test-shared: system
+	folder=$$(mktemp -d) && INFERMETER_SHARED=$$folder ./.ci/test $(PYTHON) tests/instrumentation; status=$$?; rm -rf "$$folder"; exit $$status
+
 # Processes that are killed while they record: two hundred instead of some.
 test-kills:
-	INFERMETER_KILLS=200 ./.ci/test $(PYTHON) tests/instrumentation/test_segments.py tests/instrumentation/test_kill.py
+	INFERMETER_KILLS=200 ./.ci/test $(PYTHON) tests/instrumentation/test_segments.py tests/instrumentation/test_kill.py \
+		tests/instrumentation/test_killed_recorders.py
 
-test-all: lint test test-pythons test-oldest test-frameworks test-kills test-images bench
+test-all: lint test test-shared test-pythons test-oldest test-frameworks test-kills test-images bench

@@ -62,6 +62,7 @@ ORDER = (
     "text",
     "messages",
     "timer",
+    "turn",
     "ledger",
     "registration",
     "page",

@@ -13,7 +13,9 @@ from typing import Protocol
 class Forkable(Protocol):
     """A recorder, as far as a fork is concerned."""
 
-    lock: LockType
+    @property
+    def lock(self) -> LockType:
+        """Held by whoever folds."""
 
     def after_fork_in_child(self) -> None:
         """Start from zero with a fresh lock."""

@@ -1,10 +1,9 @@
 """The ledger: every series of a process, folded on a timer, at a scrape, and inline only when memory demands it."""
 
-import _thread
 import platform
 import time
 import weakref
-from _thread import get_ident
+from _thread import LockType
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -30,6 +29,7 @@ from infermeter.series import Series
 from infermeter.sharing import modes_of
 from infermeter.text import Renderer
 from infermeter.timer import Timer
+from infermeter.turn import Turn
 from infermeter.version import __version__
 
 if TYPE_CHECKING:
@@ -40,8 +40,6 @@ M = TypeVar("M", bound=Meter)
 
 # A scrape that cannot have the lock for so long answers with the last totals instead of hanging.
 _SCRAPE_WAITS_SECONDS = 5.0
-# What those who wait for the lock already are given to take it.
-_FIRST_COME_SECONDS = 0.001
 # A call that finds too much waiting, and another thread folding, waits for that one at most so long.
 _FULL_WAITS_SECONDS = 0.25
 # What may wait for a fold in payloads of more than SMALL_PAYLOAD each.
@@ -71,9 +69,7 @@ class Ledger:
         self._encoder: Encoder | None = None
         self._shared = self._new_shared()
         self._new_rows()
-        self.lock = _thread.allocate_lock()
-        self._folder = 0  # the thread that folds
-        self._waiters: list[None] = []  # one for each thread that waits for the lock
+        self._turn = Turn()
         self.prices = Prices()
         self._declared: dict[tuple[type[Meter], str, str], Meter] = {}
         self._declared_labels: dict[tuple[str, str], Labels] = {}
@@ -102,6 +98,11 @@ class Ledger:
         self._blank.clear()
         self.queues.clear()
         self._service = None
+
+    @property
+    def lock(self) -> LockType:
+        """Held by whoever folds; a fork waits for it."""
+        return self._turn.lock
 
     # --- what meters call --------------------------------------------------------------------------------------
 
@@ -171,22 +172,19 @@ class Ledger:
 
     def make_room(self) -> None:
         """Have what waits folded, by another thread if one does so already: for a while that one is waited for."""
-        if not self.fold_now() and self._folder != get_ident():
-            # It is slower than those that record: one of them has to let it.
-            with self._all_folded(_FULL_WAITS_SECONDS):
+        if not self.fold_now() and not self._turn.mine:
+            # It is slower than those that record: they have to let it, and leave the turn to a scrape that waits too.
+            with self._turn.within(_FULL_WAITS_SECONDS):
                 pass
 
     def fold_now(self, series: Series | None = None) -> bool:
         """Fold `series`, or all, on the calling path: only if nobody else is folding or waits to, never waiting."""
-        lock = self.lock  # a fork in the middle, by the user's own objects, gives the child another
-        # Locks are not fair: threads that fold again and again would keep a scrape out for seconds.
-        if self._waiters or self._reentered() or not lock.acquire(blocking=False):
+        if self._reentered():
             return False
-        try:
-            self._fold(series)
-        finally:
-            lock.release()
-        return True
+        with self._turn.at_once() as held:
+            if held:
+                self._fold(series)
+            return held
 
     # --- what a scrape calls -----------------------------------------------------------------------------------
 
@@ -322,29 +320,19 @@ class Ledger:
         return self._shared is not None and self._shared.reentered()
 
     @contextmanager
-    def _all_folded(self, patience: float = _SCRAPE_WAITS_SECONDS) -> Iterator[bool]:
-        """Hold the lock with everything folded; go on without where the lock cannot be had. Gives whether it was."""
-        lock = self.lock  # as in fold_now
-        waiters = self._waiters
-        if waiters:
-            time.sleep(_FIRST_COME_SECONDS)  # whoever just released the lock would have it again before they wake up
-        waiters.append(None)
-        try:
-            held = not self._reentered() and lock.acquire(timeout=patience)
-        finally:
-            waiters.pop()
-        try:
+    def _all_folded(self) -> Iterator[bool]:
+        """Have the turn with everything folded; go on without where it cannot be had. Gives whether it is."""
+        if self._reentered():
+            yield False
+            return
+        with self._turn.within(_SCRAPE_WAITS_SECONDS) as held:
             if held:
                 self._fold(pace=Pace())
             yield held
-        finally:
-            if held:
-                lock.release()
 
     def _fold(self, one: Series | None = None, pace: Pace | None = None) -> None:
         """Fold `one` series, or all, at a pace if there is one; the caller holds the lock."""
         started = now()
-        self._folder = get_ident()
         if self._blank_rows:
             self._announce_own()
         if one is None:
@@ -366,7 +354,6 @@ class Ledger:
             # Also if a signal handler raised in between: what was counted of the records must not be counted again.
             if shared is not None:
                 shared.commit(self._rows, len(records))
-            self._folder = 0
 
     def _drop_in_fold(self, reason: str, error: BaseException | None, count: int) -> None:
         """`drop` for whoever holds the lock, where nobody could take an exception: between the calls."""
@@ -380,8 +367,7 @@ class Ledger:
 
     def after_fork_in_child(self) -> None:
         """Start from zero with a fresh lock: what happened so far is counted by the parent."""
-        self.lock = _thread.allocate_lock()
-        self._folder, self._waiters = 0, []
+        self._turn.start_over()
         for meter in list(self._bound):
             meter.series = None
         for meter in list(self._declared.values()):

@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     from infermeter.config import Options
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out, where what is counted outlives its process, what is promised of a process that counts alone."""
+    if os.environ.get("INFERMETER_SHARED"):
+        for item in items:
+            if item.get_closest_marker("alone"):
+                item.add_marker(pytest.mark.skip(reason="parent and child are on one page, where they share a folder"))
+
+
 class Page:
     """One scrape, parsed back from the text that Prometheus gets."""
 

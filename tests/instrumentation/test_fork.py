@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     Scenario = Callable[[Recorder, Callable[[], None]], None]
 
+pytestmark = pytest.mark.alone
+
 
 def in_a_block(recorder: Recorder, fork: Callable[[], None]) -> None:
     with recorder.track(model="m") as call:

@@ -9,6 +9,8 @@ import warnings
 from collections import Counter
 from typing import TYPE_CHECKING, Self
 
+import pytest
+
 import infermeter
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
     from infermeter import Recorder
     from tests.instrumentation.conftest import InChild, Scrape
+
+pytestmark = pytest.mark.alone
 
 
 class Busy:

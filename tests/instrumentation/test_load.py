@@ -210,6 +210,7 @@ def test_a_price_given_after_the_load_counts(recorder: Recorder, scrape: Scrape)
     assert scrape(recorder).value("inference_cost_sum", model="a") == 2
 
 
+@pytest.mark.alone
 def test_a_child_does_not_count_the_loads_of_its_parent(
     new_recorder: NewRecorder, scrape: Scrape, in_child: InChild
 ) -> None:

@@ -132,6 +132,7 @@ def test_names_of_caches_are_limited(new_recorder: NewRecorder, scrape: Scrape) 
     assert scrape(recorder).by("cache", "cache_hits_total") == {"user-0": 1, "user-1": 1, "_other": 2}
 
 
+@pytest.mark.alone
 def test_a_child_counts_look_ups_from_zero(recorder: Recorder, scrape: Scrape, in_child: InChild) -> None:
     """What was announced stays announced, whether it was folded before the fork or not."""
     recorder.cache("a").hit(3)

@@ -152,6 +152,7 @@ def test_models_that_fold_share_their_length(new_recorder: NewRecorder, scrape: 
     assert scrape(recorder).by("model", "model_queue_length") == {"a": 1, "_other": 2}
 
 
+@pytest.mark.alone
 def test_a_child_begins_with_empty_queues(recorder: Recorder, scrape: Scrape, in_child: InChild) -> None:
     """What waits in the parent is the parent's."""
     waiting = recorder.queue("a")
