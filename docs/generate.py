@@ -34,6 +34,8 @@ def metrics_page() -> str:
     for family in FAMILIES.values():
         parts.append(f"\n## `{family.name}`\n\n{family.help}\n\n")
         parts.append(f"- type: {family.kind}\n- labels: {label_list(family.labels)}\n- since: {family.since}\n")
+        if family.kind == "gauge" and family.labels:
+            parts.append(f"- of several processes: {family.across}\n")
         if family.edges:
             edges = ", ".join(map(floatToGoString, family.edges))
             parts.append(f"- buckets (`le`): {edges}, +Inf\n")

@@ -64,6 +64,11 @@ class Recorder(Ledger):
                     protobuf (default: the environment variable INFERMETER_HISTOGRAMS).
                 max_native_buckets: populated buckets of a native histogram before its resolution is halved
                     (default 160).
+                multiprocess_dir: a folder that the processes of a service share, so that each shows what all counted;
+                    made if it is not there (default: the environment variable INFERMETER_MULTIPROC_DIR, then the
+                    folder `infermeter` in PROMETHEUS_MULTIPROC_DIR, else this process counts alone).
+                gauges: "livesum" (default), "livemax", "livemin" or "mostrecent", for all or by family: how the
+                    gauges of several processes become one.
 
         Raises:
             ConfigError: an unknown option, a value that cannot work, a registry that already has a family of ours,
