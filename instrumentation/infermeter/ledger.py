@@ -1,5 +1,6 @@
 """The ledger: every series of a process, folded on a timer, at a scrape, and inline only when memory demands it."""
 
+import atexit
 import platform
 import time
 import weakref
@@ -292,6 +293,7 @@ class Ledger:
             return None
         from infermeter.multiprocess import Multiprocess  # noqa: PLC0415  (most services are one process)
 
+        atexit.register(_fold_the_rest, weakref.ref(self))
         return Multiprocess(folder)
 
     def _announce_own(self) -> None:
@@ -383,3 +385,9 @@ class Ledger:
         self.pending_bytes = 0
         self._notes.clear()
         self._timer.after_fork_in_child()
+
+
+def _fold_the_rest(reference: "weakref.ref[Ledger]") -> None:
+    ledger = reference()
+    if ledger is not None and ledger.waits():
+        ledger.fold()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 import warnings
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -285,6 +288,22 @@ def test_the_environment_names_the_folder(run_python: RunPython, tmp_path: Path)
     assert list((tmp_path / "theirs" / "infermeter").glob("*.segment")) != []
 
 
+def test_what_was_told_before_any_inference_outlives_an_exit(
+    tmp_path: Path, scrape: Scrape, run_python: RunPython
+) -> None:
+    """A job that only loads a model, and names its service late."""
+    run_python(f"""
+        import infermeter
+        infermeter.configure(multiprocess_dir={str(tmp_path)!r})
+        infermeter.load("m").loaded(2)
+        infermeter.cache("features").hit()
+        infermeter.configure(service="test")
+    """)
+    page = scrape(recorder_in(tmp_path))
+    assert page.value("model_load_seconds_sum", service="test") == 2
+    assert page.value("cache_hits_total", service="test") == 1
+
+
 def test_a_page_made_by_hand(tmp_path: Path) -> None:
     """`register` puts all processes into any registry."""
     recorder, other = recorder_in(tmp_path), recorder_in(tmp_path)
@@ -294,3 +313,39 @@ def test_a_page_made_by_hand(tmp_path: Path) -> None:
     registry = CollectorRegistry()
     recorder.register(registry)
     assert b'inferences_total{model="m",service="test",version=""} 2.0' in generate_latest(registry)
+
+
+def test_containers_may_share_a_folder(tmp_path: Path, scrape: Scrape) -> None:
+    """Processes that all have the id 1, each in a namespace of its own: the living are told from the dead."""
+    source = f"""
+        import os, sys, infermeter
+        infermeter.configure(service="test", multiprocess_dir={str(tmp_path)!r})
+        with infermeter.track(model="m"):
+            pass
+        infermeter.track(model="m").begin()
+        infermeter.write_textfile({str(tmp_path / "page")!r})
+        print(os.getpid(), flush=True)
+        sys.stdin.read()
+    """
+    command = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", textwrap.dedent(source)]
+    pipe = subprocess.PIPE
+    if subprocess.run([*command[:4], "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no right to make namespaces")
+    processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(2)]
+    try:
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "1\n"
+        reader = recorder_in(tmp_path)
+        page = scrape(reader)
+        assert [page.value("inferences_total"), page.value("inferences_in_flight")] == [2, 2]
+        processes[0].kill()
+        processes[0].communicate()
+        for _ in range(2):
+            page = scrape(reader)
+            assert [page.value("inferences_total"), page.value("inferences_in_flight")] == [2, 1]
+            reap(reader)
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
