@@ -260,6 +260,11 @@ class Ledger:
         if self._shared is not None:
             self._shared.upkeep()
 
+    def finish(self) -> None:
+        """Fold once more, at the end of the process."""
+        self._timer.end()
+        self.fold()
+
     # --- inside ------------------------------------------------------------------------------------------------
 
     def _labels(self, meter: Meter) -> Labels:
@@ -390,4 +395,4 @@ class Ledger:
 def _fold_the_rest(reference: "weakref.ref[Ledger]") -> None:
     ledger = reference()
     if ledger is not None and ledger.waits():
-        ledger.fold()
+        ledger.finish()

@@ -41,6 +41,10 @@ class Timer:
             except RuntimeError:  # no more threads: scrapes and full buffers still fold
                 log.warning("cannot start the thread that folds; scrapes will do its work")
 
+    def end(self) -> None:
+        """Do not start any more: the interpreter ends, and makes no thread."""
+        self._runs = True
+
     def after_fork_in_child(self) -> None:
         """Run in the child, which has no other thread, if it ran in the parent."""
         if self._runs:
