@@ -43,6 +43,7 @@ bench: $(VENV)/ready
 	$(BIN)/python benchmarks/scrape.py --check
 	$(BIN)/python -m benchmarks.stall --check
 	$(BIN)/python benchmarks/encoding.py --check
+	$(BIN)/python -m benchmarks.workers --check
 
 # What depends on the interpreter, on the other Pythons that are on this machine.
 test-pythons: system

@@ -1,40 +1,49 @@
 """What watching one inference costs, beside prometheus_client doing the same by hand.
 
-All cases run in one process, in random order in every round. The table gives medians of the rounds, and as ratios the
-medians of the ratios within each round, which a machine that changes its speed does not disturb. Absolute times belong
-to the machine that ran it, the ratios are the promise.
+All cases run in one process, those of a table in random order in every round. The table gives medians of the rounds,
+and as ratios the medians of the ratios within each round, which a machine that changes its speed does not disturb.
+Absolute times belong to the machine that ran it, the ratios are the promise.
 
     python benchmarks/overhead.py [--rounds N] [--json FILE] [--check]
 
 A complete inference is: in-flight up, the model (a function that returns ready results at once), in-flight down, count,
 duration, cost, 100 confidences, objects in the frame. Folding (turning what was recorded into buckets) happens on a
 timer in another thread; `calling path` leaves it out, `with folds` adds all of it.
+
+The same is measured, after the rest, as one of several processes that count together, where what is recorded goes to
+files: those of prometheus_client's multi-process mode, and those of our `multiprocess_dir`.
 """
 
 import argparse
 import json
+import os
 import random
 import statistics
 import subprocess
 import sys
+import tempfile
 import timeit
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import truediv
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 
 import infermeter
 from infermeter.catalogue import FAMILIES
+from infermeter.config import Options
 
 LABELS = ("service", "model", "version")
 VALUES = ("bench", "yolov8m", "2")
 USD_PER_SECOND = 2.10 / 3600
 WARM_UP = 2  # rounds
+IN_FILES = "multi-process "  # begins the names of cases
 CALLS = 200  # per sample: below the 256 records at which a calling thread folds by itself
 
 Model = Callable[[Any], Any]
@@ -43,26 +52,6 @@ generator = random.Random(7)
 # What a detector returns that drops what is below 0.25: a bell around 0.75.
 AS_LIST = [max(0.25, generator.betavariate(5, 2)) for _ in range(100)]
 AS_ARRAY = np.array(AS_LIST, dtype=np.float32)
-
-# --- prometheus_client ------------------------------------------------------------------------------------------------
-
-registry = CollectorRegistry()
-
-
-def _histogram(name: str) -> Histogram:
-    return Histogram(name, name, LABELS, registry=registry, buckets=FAMILIES[name].edges)
-
-
-duration, confidence, objects, cost = map(
-    _histogram, ("inference_duration", "detection_confidence", "objects_per_frame", "inference_cost")
-)
-total = Counter("inferences_total", "inferences", LABELS, registry=registry)
-in_flight = Gauge("inferences_in_flight", "in flight", LABELS, registry=registry)
-duration_1, confidence_1, objects_1, cost_1 = (
-    family.labels(*VALUES) for family in (duration, confidence, objects, cost)
-)
-total_1, in_flight_1 = total.labels(*VALUES), in_flight.labels(*VALUES)
-single = Histogram("single", "one observe", registry=registry, buckets=FAMILIES["inference_duration"].edges)
 
 
 def model_list(frame: object) -> list[float]:
@@ -73,27 +62,77 @@ def model_array(frame: object) -> Any:
     return AS_ARRAY
 
 
-def peer_cached(model: Model, values: Model) -> Model:
+# --- prometheus_client ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def peer_in_files(folder: str, process: Callable[[], object] = os.getpid) -> Iterator[None]:
+    """The metrics of prometheus_client that are made meanwhile are those of one of several processes.
+
+    Args:
+        folder: that the processes share.
+        process: gives what tells it from the others.
+    """
+    before = values.ValueClass
+    with patch.dict(os.environ, PROMETHEUS_MULTIPROC_DIR=folder):
+        values.ValueClass = values.MultiProcessValue(process)  # type: ignore[no-untyped-call]
+        try:
+            yield
+        finally:
+            values.ValueClass = before
+
+
+class Families(NamedTuple):
+    """What an inference is counted in."""
+
+    in_flight: Any
+    total: Any
+    duration: Any
+    cost: Any
+    confidence: Any
+    objects: Any
+
+
+def peer_families() -> Families:
+    registry = CollectorRegistry()
+
+    def histogram(name: str) -> Histogram:
+        return Histogram(name, name, LABELS, registry=registry, buckets=FAMILIES[name].edges)
+
+    return Families(
+        Gauge("inferences_in_flight", "in flight", LABELS, registry=registry, multiprocess_mode="livesum"),
+        Counter("inferences_total", "inferences", LABELS, registry=registry),
+        histogram("inference_duration"),
+        histogram("inference_cost"),
+        histogram("detection_confidence"),
+        histogram("objects_per_frame"),
+    )
+
+
+def peer_cached(families: Families, model: Model, read: Model) -> Model:
+    in_flight, total, duration, cost, confidence, objects = (family.labels(*VALUES) for family in families)
+
     def infer(frame: object) -> None:
-        in_flight_1.inc()
+        in_flight.inc()
         started = perf_counter()
         try:
             result = model(frame)
         finally:
             seconds = perf_counter() - started
-            in_flight_1.dec()
-            total_1.inc()
-            duration_1.observe(seconds)
-            cost_1.observe(seconds * USD_PER_SECOND)
-        scores = values(result)
+            in_flight.dec()
+            total.inc()
+            duration.observe(seconds)
+            cost.observe(seconds * USD_PER_SECOND)
+        scores = read(result)
         for score in scores:
-            confidence_1.observe(score)
-        objects_1.observe(len(scores))
+            confidence.observe(score)
+        objects.observe(len(scores))
 
     return infer
 
 
-def peer_labels(model: Model, values: Model) -> Model:
+def peer_labels(families: Families, model: Model, read: Model) -> Model:
+    in_flight, total, duration, cost, confidence, objects = families
     service, name, version = VALUES
 
     def infer(frame: object) -> None:
@@ -107,7 +146,7 @@ def peer_labels(model: Model, values: Model) -> Model:
             total.labels(service=service, model=name, version=version).inc()
             duration.labels(service=service, model=name, version=version).observe(seconds)
             cost.labels(service=service, model=name, version=version).observe(seconds * USD_PER_SECOND)
-        scores = values(result)
+        scores = read(result)
         for score in scores:
             confidence.labels(service=service, model=name, version=version).observe(score)
         objects.labels(service=service, model=name, version=version).observe(len(scores))
@@ -115,62 +154,60 @@ def peer_labels(model: Model, values: Model) -> Model:
     return infer
 
 
+def peer_cases() -> dict[str, Model]:
+    families = peer_families()
+    return {
+        "peer array labels": peer_labels(families, model_array, lambda result: result),
+        "peer array cached": peer_cached(families, model_array, lambda result: result),
+        "peer array tolist": peer_cached(families, model_array, lambda result: result.tolist()),
+        "peer list labels": peer_labels(families, model_list, lambda result: result),
+        "peer list cached": peer_cached(families, model_list, lambda result: result),
+    }
+
+
 # --- infermeter -------------------------------------------------------------------------------------------------------
 
-recorder = infermeter.Recorder(
-    service=VALUES[0], registry=CollectorRegistry(), cost=infermeter.CostModel(usd_per_hour=2.10)
-)
-track = recorder.track
+
+def recorder_of(options: Options) -> infermeter.Recorder:
+    prices = infermeter.CostModel(usd_per_hour=2.10)
+    common: Options = {"service": VALUES[0], "registry": CollectorRegistry(), "cost": prices}
+    return infermeter.Recorder(**common | options)
 
 
-@recorder.track(model=VALUES[1], version=VALUES[2], detections=lambda result: result)
-def ours_list(frame: object) -> list[float]:
-    return AS_LIST
+def our_cases(recorder: infermeter.Recorder) -> dict[str, Model]:
+    track = recorder.track
 
+    def with_list(frame: object) -> None:
+        with track(model="yolov8m", version="2") as call:
+            call.detections(model_list(frame))
 
-@recorder.track(model=VALUES[1], version=VALUES[2], detections=lambda result: result)
-def ours_array(frame: object) -> Any:
-    return AS_ARRAY
+    def with_array(frame: object) -> None:
+        with track(model="yolov8m", version="2") as call:
+            call.detections(model_array(frame))
 
-
-def ours_with_list(frame: object) -> None:
-    with track(model="yolov8m", version="2") as call:
-        call.detections(model_list(frame))
-
-
-def ours_with_array(frame: object) -> None:
-    with track(model="yolov8m", version="2") as call:
-        call.detections(model_array(frame))
-
-
-@recorder.track(model="noop")
-def noop(frame: object) -> object:
-    return frame
-
-
-held = track(model="noop")
+    decorated = track(model=VALUES[1], version=VALUES[2], detections=lambda result: result)
+    return {
+        "ours array with": with_array,
+        "ours array decorator": decorated(model_array),
+        "ours list with": with_list,
+        "ours list decorator": decorated(model_list),
+    }
 
 
 def bare(frame: object) -> object:
     return frame
 
 
-CASES: dict[str, Any] = {
-    "peer array cached": peer_cached(model_array, lambda result: result),
-    "peer array tolist": peer_cached(model_array, lambda result: result.tolist()),
-    "peer array labels": peer_labels(model_array, lambda result: result),
-    "peer list cached": peer_cached(model_list, lambda result: result),
-    "peer list labels": peer_labels(model_list, lambda result: result),
-    "ours array decorator": ours_array,
-    "ours array with": ours_with_array,
-    "ours list decorator": ours_list,
-    "ours list with": ours_with_list,
-    "peer observe": single.observe,
-    "ours noop decorator": noop,
-    "ours noop with": track,
-    "ours noop with held": held,
-    "bare": bare,
-}
+def watching_cases(recorder: infermeter.Recorder) -> dict[str, Any]:
+    single = Histogram("single", "one observe", registry=None, buckets=FAMILIES["inference_duration"].edges)
+    return {
+        "bare": bare,
+        "peer observe": single.observe,
+        "ours noop decorator": recorder.track(model="noop")(bare),
+        "ours noop with held": recorder.track(model="noop"),
+        "ours noop with": recorder.track,
+    }
+
 
 # What is timed is one call of the case, but for these.
 STATEMENTS = {
@@ -192,16 +229,16 @@ def ratio(above: list[float], below: list[float]) -> float:
     return float(statistics.median(map(truediv, above, below)))
 
 
-def measure(rounds: int) -> dict[str, Case]:
+def measure(functions: dict[str, Any], recorder: infermeter.Recorder, rounds: int) -> dict[str, Case]:
     """Time every case in every round."""
-    cases = {name: Case() for name in CASES}
     timers = {
         name: timeit.Timer(
             STATEMENTS.get(name, "function(0.0373)"), "import gc; gc.enable()", globals={"function": function}
         )
-        for name, function in CASES.items()
+        for name, function in functions.items()
     }
-    order = list(CASES)
+    cases = {name: Case() for name in functions}
+    order = list(functions)
     for turn in range(WARM_UP + rounds):
         random.shuffle(order)
         for name in order:
@@ -235,6 +272,28 @@ def microseconds(seconds: list[float]) -> str:
     return f"{statistics.median(seconds) * 1e6:.2f} us"
 
 
+def print_inferences(times: dict[str, Case], prefix: str) -> dict[str, float]:
+    """Print the rows of a table; gives how much cheaper each case is than prometheus_client with cached children."""
+    ratios: dict[str, float] = {}
+    for kind, title in (("array", "NumPy float32"), ("list", "list of float")):
+        peer = times[f"{prefix}peer {kind} cached"].path
+        for case, label in (
+            (f"peer {kind} labels", "prometheus_client, `.labels()` each time"),
+            (f"peer {kind} cached", "prometheus_client, cached children"),
+            (f"peer {kind} tolist", "prometheus_client, cached children, `.tolist()` first"),
+            (f"ours {kind} with", "infermeter, `with track(...)`"),
+            (f"ours {kind} decorator", "infermeter, `@track(...)`"),
+        ):
+            row = prefix + case
+            if row not in times:
+                continue
+            path, whole = ratio(peer, times[row].path), ratio(peer, times[row].whole)
+            ratios[f"{row} path"], ratios[f"{row} whole"] = path, whole
+            print(f"| {title}: {label} | {microseconds(times[row].path)} | {microseconds(times[row].whole)} ", end="")
+            print(f"| {path:.1f}x | {whole:.1f}x |")
+    return ratios
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=61)
@@ -242,28 +301,27 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="exit 1 if a promise falls short")
     arguments = parser.parse_args()
 
-    times = measure(arguments.rounds)
+    recorder = recorder_of({})
+    times = measure(peer_cases() | our_cases(recorder) | watching_cases(recorder), recorder, arguments.rounds)
     imports = import_seconds(max(5, arguments.rounds // 4))
 
-    print("| a complete inference, 100 confidences | calling path | with folds | cheaper: path | cheaper: whole |")
-    print("|---|---:|---:|---:|---:|")
+    # After the others, because no process is of both kinds: the interpreter adapts to the one that it finds.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # our timer still looks into it
+        recorder = recorder_of({"multiprocess_dir": Path(folder) / "infermeter"})
+        with peer_in_files(folder):
+            functions = peer_cases() | our_cases(recorder)
+        in_files = measure(functions, recorder, arguments.rounds)
+    times |= {IN_FILES + name: case for name, case in in_files.items()}
+
     ratios: dict[str, float] = {}
-    for kind, title in (("array", "NumPy float32"), ("list", "list of float")):
-        peer = times[f"peer {kind} cached"].path
-        for row, label in (
-            (f"peer {kind} labels", "prometheus_client, `.labels()` each time"),
-            (f"peer {kind} cached", "prometheus_client, cached children"),
-            (f"peer {kind} tolist", "prometheus_client, cached children, `.tolist()` first"),
-            (f"ours {kind} with", "infermeter, `with track(...)`"),
-            (f"ours {kind} decorator", "infermeter, `@track(...)`"),
-        ):
-            if row not in times:
-                continue
-            path, whole = ratio(peer, times[row].path), ratio(peer, times[row].whole)
-            ratios[f"{row} path"], ratios[f"{row} whole"] = path, whole
-            print(f"| {title}: {label} | {microseconds(times[row].path)} | {microseconds(times[row].whole)} ", end="")
-            print(f"| {path:.1f}x | {whole:.1f}x |")
-    print()
+    for title, prefix in (
+        ("a complete inference, 100 confidences", ""),
+        ("the same, as one of several processes", IN_FILES),
+    ):
+        print(f"| {title} | calling path | with folds | cheaper: path | cheaper: whole |")
+        print("|---|---:|---:|---:|---:|")
+        ratios |= print_inferences(times, prefix)
+        print()
     observe = times["peer observe"].path
     print("| nothing but the watching | calling path | in cached `Histogram.observe` |")
     print("|---|---:|---:|")
@@ -285,6 +343,8 @@ def main() -> int:
         ("array, decorator: with folds", ratios["ours array decorator whole"], ">=", 60),
         ("list, decorator: calling path", ratios["ours list decorator path"], ">=", 80),
         ("list, decorator: with folds", ratios["ours list decorator whole"], ">=", 35),
+        ("multi-process array, decorator: calling path", ratios[f"{IN_FILES}ours array decorator path"], ">=", 100),
+        ("multi-process list, decorator: calling path", ratios[f"{IN_FILES}ours list decorator path"], ">=", 100),
         ("no-op decorated, in observes", ratios["ours noop decorator observes"], "<=", 0.8),
         ("`with` around nothing, in observes", ratios["ours noop with observes"], "<=", 1.2),
         ("import time, ratio", ratios["import"], "<=", 1.5),

@@ -3,7 +3,7 @@
 250 models, each with four histograms (1,000 in all), ten counters and a gauge.
 All cases run in one process, in random order in every round; ratios are medians of the ratios within each round.
 Before a scrape all models infer, or one in ten, and what they recorded is folded, as it is once a second in another
-thread.
+thread. Memory is what a side takes after all models inferred and were scraped once, divided by its histograms.
 
     python benchmarks/scrape.py [--rounds N] [--json FILE] [--check]
 """
@@ -15,17 +15,18 @@ import random
 import statistics
 import sys
 import tracemalloc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from operator import truediv
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Unpack
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
 
 import infermeter
 from infermeter.catalogue import ANNOUNCED_ERRORS, FAMILIES, TOKEN_TYPES
+from infermeter.config import Options
 
 LABELS = ("service", "model", "version")
 COUNTERS = ("inferences_total", "model_timeout_total", "model_fallback_total")
@@ -43,16 +44,20 @@ App = Callable[[dict[str, str], Any], Iterable[bytes]]
 
 
 class Peer:
-    """The same samples as ours, as one writes them with prometheus_client, children cached."""
+    """The same samples as ours, as one writes them with prometheus_client, children cached.
 
-    def __init__(self) -> None:
+    Args:
+        models: whose they are.
+    """
+
+    def __init__(self, models: Sequence[str] = MODELS) -> None:
         registry = CollectorRegistry()
         histograms = [Histogram(n, n, LABELS, registry=registry, buckets=FAMILIES[n].edges) for n in HISTOGRAMS]
         total, timeouts, fallbacks = (Counter(n, n, LABELS, registry=registry) for n in COUNTERS)
-        in_flight = Gauge("inferences_in_flight", "in flight", LABELS, registry=registry)
+        in_flight = Gauge("inferences_in_flight", "in flight", LABELS, registry=registry, multiprocess_mode="livesum")
         detections, errors, tokens = (Counter(n, n, (*LABELS, own), registry=registry) for n, own in OWN_LABELS.items())
         self.children: dict[str, list[Any]] = {}
-        for model in MODELS:
+        for model in models:
             labels = ("bench", model, "1")
             self.children[model] = [
                 *(family.labels(*labels) for family in (*histograms, total)),
@@ -79,14 +84,22 @@ class Peer:
 
 
 class Ours:
-    """The families of a recorder."""
+    """The families of a recorder.
 
-    def __init__(self) -> None:
-        prices = infermeter.CostModel(usd_per_hour=2.10)
-        self.recorder = infermeter.Recorder(
-            service="bench", registry=CollectorRegistry(), cost=prices, max_label_values=len(MODELS)
-        )
-        self.tracks = {model: self.recorder.track(model=model, version="1") for model in MODELS}
+    Args:
+        models: whose they are.
+        options: of the recorder, besides those of all.
+    """
+
+    def __init__(self, models: Sequence[str] = MODELS, **options: Unpack[Options]) -> None:
+        common: Options = {
+            "service": "bench",
+            "registry": CollectorRegistry(),
+            "cost": infermeter.CostModel(usd_per_hour=2.10),
+            "max_label_values": len(models),
+        }
+        self.recorder = infermeter.Recorder(**common | options)
+        self.tracks = {model: self.recorder.track(model=model, version="1") for model in models}
         self.app: App = self.recorder.wsgi_app()
 
     def infer(self, model: str) -> None:
