@@ -111,7 +111,13 @@ class Namer:
 
 
 def record_in(
-    series: Series, number: int, append: Append, make_room: Callable[[], object], namer: Namer, longest: int
+    series: Series,
+    number: int,
+    append: Append,
+    make_room: Callable[[], object],
+    namer: Namer,
+    longest: int,
+    astray: list[None],
 ) -> None:
     """Have `series` record in a ring from now on.
 
@@ -122,16 +128,22 @@ def record_in(
         make_room: has what waits in the ring folded.
         namer: packs those that reported more than one frame.
         longest: bytes that one payload may have.
+        astray: has an item for each record of the process that waits elsewhere, of a signal handler for example; what
+            was interrupted has it folded in the end.
     """
     bare, floats32, floats64, other = (tag(number, kind) for kind in (BARE, FLOATS32, FLOATS64, PACKED))
     keep_bare, keep_full = series.bare.append, series.full.extend
     simple: bool | None = None
 
     def record_bare(seconds: float) -> None:
+        if append(bare, seconds, b""):
+            if astray:
+                make_room()
+            return
+        make_room()
         if not append(bare, seconds, b""):
-            make_room()
-            if not append(bare, seconds, b""):
-                keep_bare(seconds)
+            keep_bare(seconds)
+            astray.append(None)
 
     def record_full(record: Iterable[Any]) -> None:
         seconds, dtype, confidences, class_dtype, classes, names, facts = record
@@ -146,11 +158,16 @@ def record_in(
                 kind, payload = other, packed(Frame(dtype, confidences, class_dtype, classes, names), facts)
         except Exception:  # the names are the user's objects, or a row is in the making: the next fold sees to it
             keep_full(record)
+            astray.append(None)
             return
+        if append(kind, seconds, payload):
+            if astray:
+                make_room()
+            return
+        make_room()
         if not append(kind, seconds, payload):
-            make_room()
-            if not append(kind, seconds, payload):
-                keep_full(record)
+            keep_full(record)
+            astray.append(None)
 
     def packed(frame: Frame, facts: Facts | None) -> bytes:
         nonlocal simple

@@ -133,6 +133,8 @@ class Ledger:
             self._show(meter, series)
         except ReenteredError:
             self._unshown.append((meter, series))
+            if self._shared is not None:
+                self._shared.astray.append(None)
         self._bound.add(meter)
         return series
 
@@ -143,6 +145,8 @@ class Ledger:
         if shared and shared.note(self._rows, self._named(meter, family, own), value, self.make_room):
             return
         self._notes.append((meter, family, own, value))
+        if shared:
+            shared.astray.append(None)
         if len(self._notes) >= _PENDING:
             self.fold_now()
 
@@ -255,15 +259,11 @@ class Ledger:
 
     def keep_up(self) -> None:
         """What the timer does: fold, and with other processes show them what is open, and take over from the dead."""
-        if self._shared is not None or self.waits():
+        shared = self._shared
+        if self.waits() or (shared is not None and shared.begun):
             self.fold()
-        if self._shared is not None:
-            self._shared.upkeep()
-
-    def finish(self) -> None:
-        """Fold once more, at the end of the process."""
-        self._timer.end()
-        self.fold()
+        if shared is not None:
+            shared.upkeep()
 
     # --- inside ------------------------------------------------------------------------------------------------
 
@@ -395,4 +395,5 @@ class Ledger:
 def _fold_the_rest(reference: "weakref.ref[Ledger]") -> None:
     ledger = reference()
     if ledger is not None and ledger.waits():
-        ledger.finish()
+        ledger._timer.end()
+        ledger.fold()

@@ -46,6 +46,7 @@ class Multiprocess:
     Attributes:
         targets: by number of a shared row, who infers and what rows of this process records may name.
         longest: bytes that the payload of one record may have.
+        astray: has an item for each record that waits for a fold outside the ring.
     """
 
     def __init__(self, path: Path, sizes: Sizes | None = None) -> None:
@@ -61,6 +62,7 @@ class Multiprocess:
         self._lock = _thread.RLock()
         self._opening = False
         self.targets: dict[int, Any] = {}
+        self.astray: list[None] = []
         self._folder = Folder(self._path)
         self._left: dict[str, tuple[Dump, Source]] = {}
         self._exemplars: dict[tuple[str, ...], object] = {}
@@ -96,6 +98,11 @@ class Multiprocess:
         if row is None:
             raise ReenteredError
         return row
+
+    @property
+    def begun(self) -> bool:
+        """Whether this process has counted or shown anything."""
+        return self._segment is not None
 
     def _opened(self) -> Segment:
         with self._lock:
@@ -143,12 +150,13 @@ class Multiprocess:
         row = self.row(Key(SERIES, series.labels, usd_per_second=usd_per_second))
         if row is not None and self._segment is not None:
             self.targets[row.number] = Subject(series, usd_per_second)
-            record_in(series, row.number, self._segment.append, make_room, namer, self.longest)
+            record_in(series, row.number, self._segment.append, make_room, namer, self.longest, self.astray)
 
     # --- what folds, under the fold lock -----------------------------------------------------------------------
 
     def pending(self) -> list[Record]:
-        """The records that wait for a fold."""
+        """The records that wait for a fold, of which this is the beginning."""
+        self.astray.clear()
         return self._segment.pending() if self._segment is not None else []
 
     def tally(self, records: list[Record], rows: Rows, drop: Drop) -> None:
