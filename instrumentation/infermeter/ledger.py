@@ -80,7 +80,7 @@ class Ledger:
         self._service: str | None = None
         self._notes: list[tuple[Meter | None, str, str, float]] = []
         self._caches: dict[tuple[str, str], None] = {}  # family and name of those that were told of
-        self._timer = Timer(self)
+        self.timer = Timer(self)
         fork.watch(self)
 
     def reset(self, settings: Settings) -> None:
@@ -128,7 +128,7 @@ class Ledger:
         if series is None:
             # What was announced is gone on with, so that a scrape that reads it meanwhile misses nothing.
             series = self.series.setdefault(labels, self._blank.pop(labels, self._new_series(labels)))
-            self._timer.start(at_once=self._shared is not None)
+            self.timer.start(at_once=self._shared is not None)
         try:
             self._show(meter, series)
         except ReenteredError:
@@ -215,7 +215,7 @@ class Ledger:
             if self._shared is None:
                 self._refresh()
             elif held:
-                self._timer.start(at_once=self._shared is not None)
+                self.timer.start(at_once=self._shared is not None)
                 self._shared.show(self._visible, self._rows)
             yield
 
@@ -389,11 +389,11 @@ class Ledger:
         self._new_rows()
         self.pending_bytes = 0
         self._notes.clear()
-        self._timer.after_fork_in_child()
+        self.timer.after_fork_in_child()
 
 
 def _fold_the_rest(reference: "weakref.ref[Ledger]") -> None:
     ledger = reference()
     if ledger is not None and ledger.waits():
-        ledger._timer.end()
+        ledger.timer.end()
         ledger.fold()
