@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from infermeter import exemplars, native
 from infermeter.catalogue import FAMILIES
 from infermeter.extent import DamagedError, Entry
+from infermeter.pace import Pace
 from infermeter.rows import HistogramRow, Row, Rows, WideHistogramRow
 from infermeter.sharing import EXEMPLARS, LIVE_MAX, LIVE_MIN, LIVE_SUM, SERIES, Key, Numbers, unpacked
 
@@ -127,7 +128,9 @@ class View:
         names = {source.name for source in sources}
         gone = [plan for name, plan in self._plans.items() if name not in names]
         self._plans = {name: plan for name, plan in self._plans.items() if name in names}
+        pace = Pace()  # the first time there may be some hundred thousand rows
         for source in sources:
+            pace.step()
             plan = self._plans.get(source.name)
             if plan is None or plan.entries is not source.entries or plan.live != source.live:
                 if plan is not None:
