@@ -1,5 +1,7 @@
 """What a process that died counted, with the records that it did not get to count itself."""
 
+import numpy as np
+
 from infermeter import exemplars
 from infermeter.catalogue import FAMILIES
 from infermeter.guard import Labels
@@ -47,7 +49,7 @@ def left_by(dump: Dump) -> dict[bytes, Numbers]:
     for row in rows.every():
         key = rows.key(row.family.name, row.labels, row.own)
         if not key.live:
-            kept[key.packed()] = row.whole()
+            kept[key.packed()] = np.concatenate((row.whole(), np.zeros(max(key.exact - key.whole, 0))))
         if isinstance(row, HistogramRow) and row.exemplars:
             kept[Key(EXEMPLARS, row.labels).packed()] = exemplars.packed(row.exemplars.values())
     return kept

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=Meter)
 
 # A scrape that cannot have the lock for so long answers with the last totals instead of hanging.
-_SCRAPE_WAITS_SECONDS = 5.0
+_SCRAPE_WAITS_SECONDS = 10.0
 # A call that finds too much waiting, and another thread folding, waits for that one at most so long.
 _FULL_WAITS_SECONDS = 0.25
 # What may wait for a fold in payloads of more than SMALL_PAYLOAD each.
@@ -65,7 +65,8 @@ class Ledger:
         self.series: dict[Labels, Series] = {}
         self.queues: dict[Series, dict[Queue, None]] = {}  # what waits for those models that have a queue
         refusals = Refusals(lambda reason, count: self.note(None, _DROPPED, reason, count))
-        self.valid, self.refuse, self.drop, self._tell = refusals.valid, refusals.refuse, refusals.drop, refusals.tell
+        self.valid, self.refuse, self.drop = refusals.valid, refusals.refuse, refusals.drop
+        self._pass_over, self._tell = refusals.pass_over, refusals.tell
         self._guard = self._new_guard()
         self._encoder: Encoder | None = None
         self._shared = self._new_shared()
@@ -278,7 +279,7 @@ class Ledger:
         if meter.shown is not series:
             meter.announce(series)
             if self._shared is not None and series.infers:
-                namer = Namer(series, self._rows, self._guard, self._drop_named)
+                namer = Namer(series, self._rows, self._guard, self._pass_over)
                 self._shared.adopt(series, namer, self.make_room)
             meter.shown = series
 
@@ -339,6 +340,11 @@ class Ledger:
 
     def _fold(self, one: Series | None = None, pace: Pace | None = None) -> None:
         """Fold `one` series, or all, at a pace if there is one; the caller holds the lock."""
+        self._fold_once(one, pace)
+        if self._shared is not None and self._shared.astray:  # a signal handler recorded meanwhile
+            self._fold_once(None, pace)
+
+    def _fold_once(self, one: Series | None, pace: Pace | None) -> None:
         started = now()
         if self._blank_rows:
             self._announce_own()
@@ -365,11 +371,6 @@ class Ledger:
     def _drop_in_fold(self, reason: str, error: BaseException | None, count: int) -> None:
         """`drop` for whoever holds the lock, where nobody could take an exception: between the calls."""
         self._rows.row(_DROPPED, (), (reason,)).add(count)
-        self._tell(reason, error)
-
-    def _drop_named(self, reason: str, error: BaseException | None, count: int) -> None:
-        """`drop` on the calling path, where INFERMETER_STRICT is not asked: the call goes on with what is left."""
-        self.note(None, _DROPPED, reason, count)
         self._tell(reason, error)
 
     def after_fork_in_child(self) -> None:

@@ -7,6 +7,7 @@ raises does not take the page with it: what came before it is shown, and all tha
 import gzip
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
@@ -161,9 +162,9 @@ def _whole(registry: CollectorRegistry) -> CollectorRegistry:
     folder = environment_peer_dir()
     if registry is not REGISTRY or not folder or not getattr(values.ValueClass, "_multiprocess", False):
         return registry
-    merged = CollectorRegistry()
-    MultiProcessCollector(merged, folder)  # type: ignore[no-untyped-call]
-    return merged
+    # One that is being made is empty for a moment, or for ever if its process was killed; their collector raises at it.
+    files = [str(path) for path in Path(folder).glob("*.db") if path.stat().st_size]
+    return _Collected(list(MultiProcessCollector.merge(files)))  # type: ignore[no-untyped-call]
 
 
 class _Collected(CollectorRegistry):

@@ -47,6 +47,10 @@ class Refusals:
         """Count refused observations; raise instead where INFERMETER_STRICT is set."""
         if strict():
             raise error if error is not None else ValueError(DROP_REASONS[reason])
+        self.pass_over(reason, error, count)
+
+    def pass_over(self, reason: str, error: BaseException | None, count: int) -> None:
+        """Count refused observations where the call goes on with the rest, whatever is strict."""
         self._count(reason, count)
         self.tell(reason, error)
 

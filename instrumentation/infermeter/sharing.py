@@ -58,6 +58,12 @@ class Key(NamedTuple):
         return self.width + (native.width(self.buckets) if self.buckets else 0) + (self.mode == MOST_RECENT)
 
     @property
+    def exact(self) -> int:
+        """How many numbers it has once its process is dead: after all others what rounding took from the first ones."""
+        added = self.family in FAMILIES and FAMILIES[self.family].kind in {"counter", "histogram", "summary"}
+        return self.whole + self.width if added else 0
+
+    @property
     def live(self) -> bool:
         """Whether it ends with its process."""
         if self.family not in FAMILIES:
@@ -87,10 +93,23 @@ def joined(key: Key, one: Numbers, other: Numbers) -> Numbers:
     if key.family == EXEMPLARS or key.mode == MOST_RECENT:
         # Both have their time at their end, and the later one holds.
         return other if other[-1] >= one[-1] else one
-    whole = one + other
+    if len(one) != key.exact:  # of a later version
+        return one + other
+    width = key.width
+    # So that the sum does not depend on the order: it must not fall when the dead are absorbed, not by a last bit.
+    total, rest = added(one[:width], other[:width])
+    natives = one[width:-width]
     if key.buckets:
-        whole[key.width :] = native.merge((one[key.width :], other[key.width :]), key.buckets)
-    return whole
+        natives = native.merge((natives, other[width:-width]), key.buckets)
+    return np.concatenate((total, natives, rest + one[-width:] + other[-width:]))
+
+
+def added(one: Numbers, other: Numbers) -> tuple[Numbers, Numbers]:
+    """The sum of each two numbers as it is rounded, and what rounding took from it (Knuth's TwoSum)."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = one + other
+        part = total - one
+        return total, (one - (total - part)) + (other - part)
 
 
 def modes_of(gauges: Mapping[str, str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from infermeter.catalogue import FAMILIES
 from infermeter.extent import DamagedError, Entry
 from infermeter.pace import Pace
 from infermeter.rows import HistogramRow, Row, Rows, WideHistogramRow
-from infermeter.sharing import EXEMPLARS, LIVE_MAX, LIVE_MIN, LIVE_SUM, SERIES, Key, Numbers, unpacked
+from infermeter.sharing import EXEMPLARS, LIVE_MAX, LIVE_MIN, LIVE_SUM, SERIES, Key, Numbers, added, unpacked
 
 # Where the rows of a process lie in so few pieces among those of all, adding piece by piece is faster.
 _MOST_PIECES = 64
@@ -48,13 +48,14 @@ class _Shown:
 class _Plan:
     """Where the rows of one source go."""
 
-    __slots__ = ("apart", "entries", "live", "pieces", "scattered", "several")
+    __slots__ = ("apart", "entries", "live", "pieces", "rests", "scattered", "several")
 
     def __init__(self, entries: tuple[Entry, ...], *, live: bool) -> None:
         self.entries = entries
         self.live = live
         self.pieces: list[tuple[int, int, int]] = []  # destination, source, length
         self.scattered: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None  # destinations and sources
+        self.rests: list[tuple[int, int, int]] = []  # what rounding took, where it is known
         self.apart: list[tuple[_Shown, int, int]] = []  # not added up: start and width of the numbers
         self.several: list[_Shown] = []  # which vanish with the last process that has them
 
@@ -83,17 +84,24 @@ class View:
         """Show what `sources` hold now, and nothing else."""
         sources = list(sources)
         self._plan(sources)
-        new = np.zeros(len(self._values))
+        new, rest = np.zeros(len(self._values)), np.zeros(len(self._values))
         apart: defaultdict[_Shown, list[Numbers]] = defaultdict(list)
         for source in sources:
             plan = self._plans[source.name]
             if plan.scattered is not None:
                 destinations, places = plan.scattered
-                new[destinations] += source.values[places]
+                new[destinations], lost = added(new[destinations], source.values[places])
+                rest[destinations] += lost
             for destination, place, length in plan.pieces:
-                new[destination : destination + length] += source.values[place : place + length]
+                here = slice(destination, destination + length)
+                new[here], lost = added(new[here], source.values[place : place + length])
+                rest[here] += lost
+            for destination, place, length in plan.rests:
+                rest[destination : destination + length] += source.values[place : place + length]
             for shown, start, width in plan.apart:
                 apart[shown].append(source.values[start : start + width])
+        # What is more than a float can hold stays that.
+        new = np.where(np.isfinite(rest), new + rest, new)
         (changed,) = (new != self._values).nonzero()
         self._values[:] = new
         other = {self._owners[owner] for owner in np.unique(self._owner_of[changed]).tolist()}
@@ -163,8 +171,10 @@ class View:
                 self.rows.show(shown.row)
             if shown.place >= 0:
                 moves.append((shown.place, entry.start, key.width))
+                if entry.width == key.exact:
+                    plan.rests.append((shown.place, entry.start + key.whole, key.width))
             if shown.place < 0 or key.buckets:
-                plan.apart.append((shown, entry.start, entry.width))
+                plan.apart.append((shown, entry.start, entry.width if shown.place < 0 else key.whole))
         if moves:
             self._join_pieces(plan, *np.array(moves).T)
         return plan
@@ -183,7 +193,7 @@ class View:
         if (
             key.family not in FAMILIES
             or key != self._mine.key(key.family, key.labels, key.own)
-            or (entry.width != key.whole)
+            or entry.width not in {key.whole, key.exact}
         ):
             self.foreign[key.family] = None
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -112,6 +113,24 @@ def test_a_gauge_comes_back_with_a_process_that_tells_it(tmp_path: Path, scrape:
         assert teller._shared is not None
         teller._shared.close()
         assert scrape(reader).names & {"model_memory_usage_bytes", "model_info"} == set()
+
+
+def test_sums_do_not_change_when_the_dead_are_absorbed(tmp_path: Path, scrape: Scrape) -> None:
+    """Not by a last bit, in whatever order they are added: Prometheus takes any fall for a restart."""
+    chance = random.Random(7)
+    reader = recorder_in(tmp_path)
+    for _ in range(60):
+        for _ in range(3):
+            dying = recorder_in(tmp_path)
+            for _ in range(5):
+                infer(dying, chance.uniform(0, 10))
+            assert dying._shared is not None
+            dying._shared.close()
+        infer(reader, chance.uniform(0, 10))
+        before = scrape(reader).value("inference_duration_sum")
+        reap(reader)
+        assert scrape(reader).value("inference_duration_sum") == before
+        assert scrape(recorder_in(tmp_path)).value("inference_duration_sum") == before
 
 
 def test_what_a_model_runs_on_is_told_anew(tmp_path: Path, scrape: Scrape) -> None:

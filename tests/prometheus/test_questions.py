@@ -158,9 +158,9 @@ def test_what_is_in_flight(service: Service, prometheus: Prometheus) -> None:
 
 
 def test_exemplars_lead_to_traces(service: Service, prometheus: Prometheus) -> None:
-    """The slowest inferences are found by their trace, each at the bucket of its duration."""
+    """Slow inferences are found by their trace, each at the bucket of its duration."""
     start = time.time()
-    durations = [0.004, 0.3, 0.02, 7.0, 0.8, 0.003]
+    durations = [0.3, 0.02, 7.0, 0.8]
     traces = dict(zip(durations, service.do("record_traced", durations=durations), strict=True))
     prometheus.next_scrape()
     found = prometheus.exemplars('inference_duration_bucket{model="traced"}', start)
