@@ -6,7 +6,11 @@ import asyncio
 import gzip
 import http.client
 import logging
+import os
 import socket
+import subprocess
+import sys
+import textwrap
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any
@@ -136,6 +140,26 @@ def test_who_accepts_gzip_gets_it(recorder: Recorder) -> None:
     assert headers["Content-Length"] == str(len(body))
     assert steady(gzip.decompress(body)) == steady(page)
     assert steady(gzip.decompress(asgi(recorder, accept_encoding="gzip, deflate")[2])) == steady(page)
+
+
+def test_a_file_of_prometheus_client_that_is_being_made(tmp_path: Path) -> None:
+    """It is empty for a moment, or for ever if its process was killed; the others are shown."""
+    source = """
+        import os, infermeter
+        from prometheus_client import Counter
+        Counter("orders", "-").inc(2)
+        open(os.environ["PROMETHEUS_MULTIPROC_DIR"] + "/counter_999.db", "wb").close()
+        page = b"".join(infermeter.wsgi_app()({"REQUEST_METHOD": "GET"}, lambda *_: None)).decode()
+        print(*(line for line in page.splitlines() if line.startswith("orders_total")))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(source)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "INFERMETER_SERVICE": "gate"},
+    )
+    assert (done.stdout, done.stderr) == ("orders_total 2.0\n", "")
 
 
 def test_samples_can_be_chosen_by_name(recorder: Recorder) -> None:
