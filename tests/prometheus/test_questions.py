@@ -159,7 +159,7 @@ def test_what_is_in_flight(service: Service, prometheus: Prometheus) -> None:
 
 def test_exemplars_lead_to_traces(service: Service, prometheus: Prometheus) -> None:
     """Slow inferences are found by their trace, each at the bucket of its duration."""
-    start = time.time()
+    start = time.time() - 1  # Prometheus has milliseconds only
     durations = [0.3, 0.02, 7.0, 0.8]
     traces = dict(zip(durations, service.do("record_traced", durations=durations), strict=True))
     prometheus.next_scrape()
