@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from infermeter.extent import VERSION, DamagedError, Entry, packed_entry, unpacked_entries
+from infermeter.errors import DamagedError
+from infermeter.extent import VERSION, Entry, packed_entry, unpacked_entries
 
 NAME = "accumulator"
 _MAGIC = b"infermac"

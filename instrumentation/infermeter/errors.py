@@ -12,5 +12,9 @@ class ReenteredError(Exception):
     """A signal handler wants a shared row while the thread that it interrupted makes one; never leaves the library."""
 
 
+class DamagedError(Exception):
+    """A file that is not as it was written; the message says what is wrong."""
+
+
 class ConfigError(ValueError):
     """An option that cannot work; the message names the value and what was expected."""

@@ -23,6 +23,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from infermeter.errors import DamagedError
+
 MAGIC = b"infermtr"
 VERSION = 1
 BLOCK = 512  # slots; zlib keeps the interpreter's lock for less than 5 KiB, and getting it back may take 5 ms
@@ -39,10 +41,6 @@ _ENTRY = struct.Struct("=IIII")
 _LIVE = 1  # the flag of rows that end with their process
 
 DESCRIPTOR = np.dtype([("number", "u4"), ("length", "u4"), ("seconds", "f8"), ("position", "u8"), ("sequence", "u8")])
-
-
-class DamagedError(Exception):
-    """A file that is not as it was written; the message says what is wrong."""
 
 
 class Sizes(NamedTuple):

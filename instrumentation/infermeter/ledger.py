@@ -16,7 +16,6 @@ from infermeter.call import now
 from infermeter.catalogue import CACHE_LABELS, DROP_REASONS, FAMILIES
 from infermeter.config import Settings, environment_service
 from infermeter.cost import Prices
-from infermeter.durable import Namer
 from infermeter.errors import ReenteredError
 from infermeter.exposition import expose
 from infermeter.fold import Name, fold, fold_notes, take
@@ -279,8 +278,7 @@ class Ledger:
         if meter.shown is not series:
             meter.announce(series)
             if self._shared is not None and series.infers:
-                namer = Namer(series, self._rows, self._guard, self._pass_over)
-                self._shared.adopt(series, namer, self.make_room)
+                self._shared.adopt(series, self._rows, self._guard, self._pass_over, self.make_room)
             meter.shown = series
 
     def _new_rows(self) -> None:

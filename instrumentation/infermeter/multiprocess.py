@@ -16,6 +16,7 @@ from infermeter.durable import Namer, record_in
 from infermeter.errors import ReenteredError
 from infermeter.extent import Entry, SharedRow, Sizes
 from infermeter.fold import Drop, Name
+from infermeter.guard import Guard
 from infermeter.payload import MOMENT, TOLD, tag
 from infermeter.reaper import reap
 from infermeter.ring import Record
@@ -144,12 +145,13 @@ class Multiprocess:
         make_room()
         return self._segment.append(tagged, value, payload)
 
-    def adopt(self, series: Series, namer: Namer, make_room: Callable[[], object]) -> None:
+    def adopt(self, series: Series, rows: Rows, guard: Guard, drop: Drop, make_room: Callable[[], object]) -> None:
         """Have the inferences of `series`, which are announced, outlive the process."""
         usd_per_second = series.cost.usd_per_second if series.cost is not None else None
         row = self.row(Key(SERIES, series.labels, usd_per_second=usd_per_second))
         if row is not None and self._segment is not None:
             self.targets[row.number] = Subject(series, usd_per_second)
+            namer = Namer(series, rows, guard, drop)
             record_in(series, row.number, self._segment.append, make_room, namer, self.longest, self.astray)
 
     # --- what folds, under the fold lock -----------------------------------------------------------------------

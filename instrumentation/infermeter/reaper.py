@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from infermeter import accumulator
 from infermeter.accumulator import FutureError, Totals
-from infermeter.extent import DamagedError
+from infermeter.errors import DamagedError
 from infermeter.segment import EXTENT, NEW, SEGMENT, owned
 from infermeter.segments import Dump, Folder, Problem, dead, reason
 from infermeter.source import Descriptor

@@ -5,16 +5,18 @@ A scrape renders only the rows that changed since the last one. Rows are read an
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from infermeter.catalogue import FAMILIES, Family
-from infermeter.extent import SharedRow
 from infermeter.native import MAX_BUCKETS, Native
 from infermeter.observation import Exemplar
 from infermeter.sharing import Key
+
+if TYPE_CHECKING:
+    from infermeter.extent import SharedRow
 
 _NONE: Mapping[int, Exemplar] = {}
 _BATCH = 32
@@ -34,7 +36,7 @@ class Memory(Protocol):
 
     targets: dict[int, Any]
 
-    def row(self, key: Key) -> SharedRow | None:
+    def row(self, key: Key) -> "SharedRow | None":
         """The numbers of a row; None where there is no room for them."""
 
 
@@ -74,7 +76,7 @@ class Row:
     """
 
     # What makes it visible to other processes, if anything does.
-    shared: SharedRow | None = None
+    shared: "SharedRow | None" = None
 
     # An array of its own for each would double what a row takes: it has its place in a block of many.
     __slots__ = ("_block", "_place", "group", "labels")
@@ -191,7 +193,7 @@ class HistogramRow(Row):
 class _SharedRow(Row):
     __slots__ = ("shared",)
 
-    shared: SharedRow | None
+    shared: "SharedRow | None"
 
 
 class WideHistogramRow(HistogramRow):
@@ -200,7 +202,7 @@ class WideHistogramRow(HistogramRow):
     __slots__ = ("native", "shared")
 
     native: Native | None
-    shared: SharedRow | None
+    shared: "SharedRow | None"
 
     def __init__(self, group: Group, labels: tuple[str, ...], block: NDArray[np.float64], place: int) -> None:
         super().__init__(group, labels, block, place)

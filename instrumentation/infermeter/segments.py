@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from infermeter import accumulator
 from infermeter.accumulator import Accumulator
-from infermeter.extent import BEGUN, COMMITTED, EXTENTS, ROWS, DamagedError, Entry
+from infermeter.errors import DamagedError
+from infermeter.extent import BEGUN, COMMITTED, EXTENTS, ROWS, Entry
 from infermeter.ring import Record, Remains, remains
 from infermeter.segment import EXTENT, SEGMENT, Segment, owned
 from infermeter.source import Descriptor, Half, Source

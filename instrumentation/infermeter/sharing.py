@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from infermeter import native
 from infermeter.catalogue import FAMILIES
-from infermeter.extent import DamagedError
+from infermeter.errors import DamagedError
 
 Numbers = NDArray[np.float64]
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from infermeter.errors import DamagedError
 from infermeter.extent import (
     BLOCK,
     FIXED,
@@ -17,7 +18,6 @@ from infermeter.extent import (
     HEADER,
     MAGIC,
     VERSION,
-    DamagedError,
     Entry,
     Layout,
     Sizes,

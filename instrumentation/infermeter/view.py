@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from infermeter import exemplars, native
 from infermeter.catalogue import FAMILIES
-from infermeter.extent import DamagedError, Entry
+from infermeter.errors import DamagedError
+from infermeter.extent import Entry
 from infermeter.pace import Pace
 from infermeter.rows import HistogramRow, Row, Rows, WideHistogramRow
 from infermeter.sharing import EXEMPLARS, LIVE_MAX, LIVE_MIN, LIVE_SUM, SERIES, Key, Numbers, added, unpacked
