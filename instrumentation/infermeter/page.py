@@ -13,7 +13,6 @@ from urllib.parse import parse_qs
 
 from prometheus_client import REGISTRY, CollectorRegistry, Metric, values
 from prometheus_client.exposition import generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.openmetrics.exposition import generate_latest as generate_open_metrics
 
 from infermeter.config import environment_peer_dir
@@ -162,6 +161,8 @@ def _whole(registry: CollectorRegistry) -> CollectorRegistry:
     folder = environment_peer_dir()
     if registry is not REGISTRY or not folder or not getattr(values.ValueClass, "_multiprocess", False):
         return registry
+    from prometheus_client.multiprocess import MultiProcessCollector  # noqa: PLC0415  (most services are one process)
+
     # One that is being made is empty for a moment, or for ever if its process was killed; their collector raises at it.
     files = [str(path) for path in Path(folder).glob("*.db") if path.stat().st_size]
     return _Collected(list(MultiProcessCollector.merge(files)))  # type: ignore[no-untyped-call]

@@ -1,6 +1,5 @@
 """What processes tell each other of their rows: whose numbers these are, and how those of two become one."""
 
-import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -44,6 +43,8 @@ class Key(NamedTuple):
 
     def packed(self) -> bytes:
         """As the key of a shared row."""
+        import json  # noqa: PLC0415  (most services are one process)
+
         return json.dumps(self, separators=(",", ":")).encode()
 
     @property
@@ -78,6 +79,8 @@ def unpacked(key: bytes) -> Key:
     Raises:
         DamagedError: it is no such key.
     """
+    import json  # noqa: PLC0415  (as above)
+
     try:
         family, labels, own, edges, *rest = json.loads(key)
         found = Key(family, tuple(labels), tuple(own), tuple(edges), *rest)
