@@ -21,7 +21,7 @@ from infermeter.errors import ConfigError
 from infermeter.guard import DEFAULT_SERIES, GUARDED
 from infermeter.native import MAX_BUCKETS
 from infermeter.observation import Names
-from infermeter.sharing import GAUGE_MODES
+from infermeter.sharing import GAUGE_MODES, GaugeMode
 
 log = logging.getLogger("infermeter")
 
@@ -38,7 +38,6 @@ _OWN_LABELS = {label for family in FAMILIES.values() for label in family.labels}
 
 
 Mode = Literal["classic", "native", "both"]
-GaugeMode = Literal["livesum", "livemax", "livemin", "mostrecent"]
 
 
 class Options(TypedDict, total=False):

@@ -29,10 +29,10 @@ def left_by(dump: Dump) -> dict[bytes, Numbers]:
         elif key.family in FAMILIES and entry.width == key.whole:
             row = targets[entry.number] = rows.row(key.family, key.labels, key.own)
             row.values[:] = numbers[: len(row.values)]
-            if (
-                isinstance(row, HistogramRow) and row.native is not None and numbers[key.width :].any()
-            ):  # else it was published and never committed
-                row.native.state[:] = numbers[key.width :]
+            natives = numbers[key.width :]
+            # Zeros were published and never committed: no state of a histogram.
+            if isinstance(row, HistogramRow) and row.native is not None and natives.any():
+                row.native.state[:] = natives
         elif not entry.live:
             kept[entry.key] = numbers
     for key in keys:

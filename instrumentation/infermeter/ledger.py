@@ -215,7 +215,7 @@ class Ledger:
             if self._shared is None:
                 self._refresh()
             elif held:
-                self.timer.start(at_once=self._shared is not None)
+                self.timer.start(at_once=True)
                 self._shared.show(self._visible, self._rows)
             yield
 

@@ -63,6 +63,7 @@ class Multiprocess:
         self._lock = _thread.RLock()
         self._opening = False
         self.targets: dict[int, Any] = {}
+        self._adopted: set[Series] = set()
         self.astray: list[None] = []
         self._folder = Folder(self._path)
         self._left: dict[str, tuple[Dump, Source]] = {}
@@ -146,12 +147,15 @@ class Multiprocess:
         return self._segment.append(tagged, value, payload)
 
     def adopt(self, series: Series, rows: Rows, guard: Guard, drop: Drop, make_room: Callable[[], object]) -> None:
-        """Have the inferences of `series`, which are announced, outlive the process."""
+        """Have the inferences of `series`, which are announced, outlive the process, from the first time on."""
+        if series in self._adopted:
+            return
         usd_per_second = series.cost.usd_per_second if series.cost is not None else None
         row = self.row(Key(SERIES, series.labels, usd_per_second=usd_per_second))
         if row is not None and self._segment is not None:
             self.targets[row.number] = Subject(series, usd_per_second)
             namer = Namer(series, rows, guard, drop)
+            self._adopted.add(series)
             record_in(series, row.number, self._segment.append, make_room, namer, self.longest, self.astray)
 
     # --- what folds, under the fold lock -----------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """What processes tell each other of their rows: whose numbers these are, and how those of two become one."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,8 @@ EXEMPLARS = ":exemplars"
 
 # How the gauges of several processes become one. Those of the dead count in none but the most recent one.
 LIVE_SUM, LIVE_MAX, LIVE_MIN, MOST_RECENT = "livesum", "livemax", "livemin", "mostrecent"
-GAUGE_MODES = (LIVE_SUM, LIVE_MAX, LIVE_MIN, MOST_RECENT)
+GaugeMode = Literal["livesum", "livemax", "livemin", "mostrecent"]
+GAUGE_MODES: tuple[str, ...] = get_args(GaugeMode)
 
 
 class Key(NamedTuple):
