@@ -39,10 +39,10 @@ docs: $(VENV)/ready
 	$(BIN)/python generate.py
 
 bench: $(VENV)/ready
-	$(BIN)/python benchmarks/overhead.py --check
-	$(BIN)/python benchmarks/scrape.py --check
+	$(BIN)/python -m benchmarks.overhead --check
+	$(BIN)/python -m benchmarks.scrape --check
 	$(BIN)/python -m benchmarks.stall --check
-	$(BIN)/python benchmarks/encoding.py --check
+	$(BIN)/python -m benchmarks.encoding --check
 	$(BIN)/python -m benchmarks.workers --check
 
 # What depends on the interpreter, on the other Pythons that are on this machine.

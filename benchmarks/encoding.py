@@ -4,15 +4,13 @@ All cases run in one process, in random order in every round. The table gives me
 medians of the ratios within each round, which a machine that changes its speed does not disturb. Absolute times belong
 to the machine that ran it, the ratios are the promise.
 
-    python benchmarks/encoding.py [--series N] [--rounds N] [--json FILE] [--check]
+    python -m benchmarks.encoding [--series N] [--rounds N] [--json FILE] [--check]
 
 Both encode the same 1,000 series of 160 populated buckets in up to 5 runs, from the same arrays: spans and deltas of
 the buckets, then the message. `10 % changed` is a scrape that encodes a tenth of the series, another one in every
 round, and takes what it kept of the others. What both write is compared before anything is timed.
 """
 
-import argparse
-import json
 import random
 import statistics
 import subprocess
@@ -28,6 +26,7 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.internal import api_implementation
 
+from benchmarks.promises import conclude, parser
 from infermeter import protobuf
 from infermeter.native import MAX_BUCKETS, Native, width
 
@@ -136,12 +135,9 @@ def measure(cases: dict[str, Callable[[], bytes]], rounds: int) -> dict[str, lis
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--series", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=31)
-    parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--check", action="store_true", help="exit 1 if a promise falls short")
-    arguments = parser.parse_args()
+    options = parser(__doc__, rounds=31)
+    options.add_argument("--series", type=int, default=1000)
+    arguments = options.parse_args()
 
     bench = Bench(arguments.series)
     bench.agree()
@@ -167,19 +163,16 @@ def main() -> int:
         milliseconds = statistics.median(times[row]) * 1000
         print(f"| {label} | {milliseconds:.2f} ms | {ratios[row]:.2f} | {sizes[row] / 1000:.0f} kB |")
 
-    promises = [("every series encoded", ratios["ours"], BOUND), ("10 % changed", ratios["ours 10 % changed"], 1.0)]
-    short = [
-        f"{name}: promised <= {bound}, measured {value:.2f}" for name, value, bound in promises if not value <= bound
-    ]
-    if api_implementation.Type() != "upb":
-        short.append(f"the protobuf runtime is {api_implementation.Type()}, not the one written in C")
-    if arguments.json:
-        seconds = {name: statistics.median(case) for name, case in times.items()}
-        figures = {"seconds": seconds, "ratios": ratios, "bytes": sizes}
-        Path(arguments.json).write_text(json.dumps(figures, indent=1), encoding="utf-8")
-    for line in short:
-        print("SHORT", line)
-    return 1 if arguments.check and short else 0
+    kind = api_implementation.Type()
+    return conclude(
+        arguments,
+        {"seconds": {name: statistics.median(case) for name, case in times.items()}, "ratios": ratios, "bytes": sizes},
+        [
+            ("every series encoded", ratios["ours"], "<=", BOUND),
+            ("10 % changed", ratios["ours 10 % changed"], "<=", 1.0),
+        ],
+        [f"the protobuf runtime is {kind}, not the one written in C"] if kind != "upb" else [],
+    )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ All cases run in one process, those of a table in random order in every round. T
 and as ratios the medians of the ratios within each round, which a machine that changes its speed does not disturb.
 Absolute times belong to the machine that ran it, the ratios are the promise.
 
-    python benchmarks/overhead.py [--rounds N] [--json FILE] [--check]
+    python -m benchmarks.overhead [--rounds N] [--json FILE] [--check]
 
 A complete inference is: in-flight up, the model (a function that returns ready results at once), in-flight down, count,
 duration, cost, 100 confidences, objects in the frame. Folding (turning what was recorded into buckets) happens on a
@@ -14,8 +14,6 @@ The same is measured, after the rest, as one of several processes that count tog
 files: those of prometheus_client's multi-process mode, and those of our `multiprocess_dir`.
 """
 
-import argparse
-import json
 import os
 import random
 import statistics
@@ -36,6 +34,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 
 import infermeter
+from benchmarks.promises import conclude, parser
 from infermeter.catalogue import FAMILIES
 from infermeter.config import Options
 
@@ -295,11 +294,7 @@ def print_inferences(times: dict[str, Case], prefix: str) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=61)
-    parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--check", action="store_true", help="exit 1 if a promise falls short")
-    arguments = parser.parse_args()
+    arguments = parser(__doc__, rounds=61).parse_args()
 
     recorder = recorder_of({})
     times = measure(peer_cases() | our_cases(recorder) | watching_cases(recorder), recorder, arguments.rounds)
@@ -349,21 +344,12 @@ def main() -> int:
         ("`with` around nothing, in observes", ratios["ours noop with observes"], "<=", 1.2),
         ("import time, ratio", ratios["import"], "<=", 1.5),
     ]
-    short = [
-        f"{name}: promised {sign} {bound}, measured {value:.2f}"
-        for name, value, sign, bound in promises
-        if not (value >= bound if sign == ">=" else value <= bound)
-    ]
-    if arguments.json:
-        seconds = {
-            name: {"path": statistics.median(case.path), "whole": statistics.median(case.whole)}
-            for name, case in times.items()
-        }
-        figures = {"seconds": seconds, "ratios": ratios}
-        Path(arguments.json).write_text(json.dumps(figures, indent=1), encoding="utf-8")
-    for line in short:
-        print("SHORT", line)
-    return 1 if arguments.check and short else 0
+    seconds = {
+        name: {"path": statistics.median(case.path), "whole": statistics.median(case.whole)}
+        for name, case in times.items()
+    }
+    figures = {"seconds": seconds, "ratios": ratios}
+    return conclude(arguments, figures, promises)
 
 
 if __name__ == "__main__":

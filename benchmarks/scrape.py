@@ -5,19 +5,16 @@ All cases run in one process, in random order in every round; ratios are medians
 Before a scrape all models infer, or one in ten, and what they recorded is folded, as it is once a second in another
 thread. Memory is what a side takes after all models inferred and were scraped once, divided by its histograms.
 
-    python benchmarks/scrape.py [--rounds N] [--json FILE] [--check]
+    python -m benchmarks.scrape [--rounds N] [--json FILE] [--check]
 """
 
-import argparse
 import gc
-import json
 import random
 import statistics
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterable, Sequence
 from operator import truediv
-from pathlib import Path
 from time import perf_counter
 from typing import Any, Unpack
 
@@ -25,6 +22,7 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
 
 import infermeter
+from benchmarks.promises import conclude, parser
 from infermeter.catalogue import ANNOUNCED_ERRORS, FAMILIES, TOKEN_TYPES
 from infermeter.config import Options
 
@@ -159,11 +157,7 @@ def bytes_per_series(make: type[Peer | Ours]) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=21)
-    parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--check", action="store_true", help="exit 1 if a promise falls short")
-    arguments = parser.parse_args()
+    arguments = parser(__doc__, rounds=21).parse_args()
 
     memory = {"peer": bytes_per_series(Peer), "ours": bytes_per_series(Ours)}
     times = measure(arguments.rounds)
@@ -186,21 +180,12 @@ def main() -> int:
         ("text, 10 % changed", ratios["text, 10 % changed"], ">=", 80),
         ("memory, ratio", ratios["memory"], "<=", 0.5),
     ]
-    short = [
-        f"{name}: promised {sign} {bound}, measured {value:.2f}"
-        for name, value, sign, bound in promises
-        if not (value >= bound if sign == ">=" else value <= bound)
-    ]
-    if arguments.json:
-        figures = {
-            "milliseconds": {", ".join(case): median for case, median in medians.items()},
-            "bytes per histogram": memory,
-            "ratios": ratios,
-        }
-        Path(arguments.json).write_text(json.dumps(figures, indent=1), encoding="utf-8")
-    for line in short:
-        print("SHORT", line)
-    return 1 if arguments.check and short else 0
+    figures = {
+        "milliseconds": {", ".join(case): median for case, median in medians.items()},
+        "bytes per histogram": memory,
+        "ratios": ratios,
+    }
+    return conclude(arguments, figures, promises)
 
 
 if __name__ == "__main__":

@@ -7,15 +7,13 @@ percentile moves.
     python -m benchmarks.stall [--rounds N] [--json FILE] [--check]
 """
 
-import argparse
-import json
 import random
 import statistics
 import sys
 import threading
-from pathlib import Path
 from time import perf_counter
 
+from benchmarks.promises import conclude, parser
 from benchmarks.scrape import FORMATS, MODELS, Ours, Peer, scraped
 
 BUSY_SECONDS = 0.005
@@ -56,11 +54,7 @@ def p99(side: Peer | Ours, *, polled: bool) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--check", action="store_true", help="exit 1 if a promise falls short")
-    arguments = parser.parse_args()
+    arguments = parser(__doc__, rounds=20).parse_args()
 
     sides: dict[str, Peer | Ours] = {"prometheus_client": Peer(), "infermeter": Ours()}
     for side in sides.values():
@@ -82,13 +76,9 @@ def main() -> int:
         print(f"| {name} | {alone:.2f} ms | {polled_too:.2f} ms | {moves[name]:.2f} ms |")
     share = moves["infermeter"] / moves["prometheus_client"]
     print(f"\nit moves by {share:.2f} of what it moves by with prometheus_client")
-    if arguments.json:
-        medians = {f"{name}, {polled}": statistics.median(seconds) for (name, polled), seconds in times.items()}
-        Path(arguments.json).write_text(json.dumps({"seconds": medians, "share": share}, indent=1), encoding="utf-8")
-    short = share > PROMISED_SHARE
-    if short:
-        print(f"SHORT p99 moves, share: promised <= {PROMISED_SHARE}, measured {share:.2f}")
-    return 1 if arguments.check and short else 0
+    medians = {f"{name}, {polled}": statistics.median(seconds) for (name, polled), seconds in times.items()}
+    promises = [("p99 moves, share", share, "<=", PROMISED_SHARE)]
+    return conclude(arguments, {"seconds": medians, "share": share}, promises)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,7 @@ In the end one of the workers records 16 MB, which nobody folds for it. What wai
     python -m benchmarks.workers [--rounds N] [--json FILE] [--check]
 """
 
-import argparse
 import gc
-import json
 import random
 import statistics
 import sys
@@ -30,6 +28,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from benchmarks.overhead import AS_LIST, peer_in_files
+from benchmarks.promises import conclude, parser
 from benchmarks.scrape import FORMATS, SHARES, WARM_UP, App, Ours, Peer, scraped
 from benchmarks.scrape import MODELS as MORE_MODELS
 
@@ -136,11 +135,7 @@ def measure(sides: dict[str, Peers | OurWorkers], rounds: int) -> Times:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--check", action="store_true", help="exit 1 if a promise falls short")
-    arguments = parser.parse_args()
+    arguments = parser(__doc__, rounds=15).parse_args()
 
     # Timers still look into the folders when they are removed.
     with (
@@ -168,21 +163,12 @@ def main() -> int:
         ("32 workers, 10 % changed", ratios["10 % changed"], ">=", 100),
         ("files of a worker, MiB", largest["ours"] / MIB, "<", 8),
     ]
-    short = [
-        f"{name}: promised {sign} {bound}, measured {value:.2f}"
-        for name, value, sign, bound in promises
-        if not (value >= bound if sign == ">=" else value < bound)
-    ]
-    if arguments.json:
-        figures = {
-            "milliseconds": {", ".join(case): median for case, median in medians.items()},
-            "bytes of the files of a worker": largest,
-            "ratios": ratios,
-        }
-        Path(arguments.json).write_text(json.dumps(figures, indent=1), encoding="utf-8")
-    for line in short:
-        print("SHORT", line)
-    return 1 if arguments.check and short else 0
+    figures = {
+        "milliseconds": {", ".join(case): median for case, median in medians.items()},
+        "bytes of the files of a worker": largest,
+        "ratios": ratios,
+    }
+    return conclude(arguments, figures, promises)
 
 
 if __name__ == "__main__":
