@@ -41,8 +41,7 @@ class Multiprocess:
     """The part of one process in a folder that many share.
 
     Args:
-        path: of the folder, which exists.
-        sizes: of the segment of this process, which is made when it is needed first.
+        path: of the folder. The segment of this process is made in it when it is needed first.
 
     Attributes:
         targets: by number of a shared row, who infers and what rows of this process records may name.
@@ -50,10 +49,9 @@ class Multiprocess:
         astray: has an item for each record that waits for a fold outside the ring.
     """
 
-    def __init__(self, path: Path, sizes: Sizes | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._sizes = sizes or Sizes()
-        self.longest = self._sizes.payload // 4
+        self.longest = Sizes().payload // 4
         self._told: set[Problem] = set()
         self.start_over()
 
@@ -116,7 +114,7 @@ class Multiprocess:
                     self._path.mkdir(parents=True, exist_ok=True)  # whoever empties folders at a start may be late
                     if sum(path.suffix == SEGMENT for path in self._path.iterdir()) >= _MOST_SEGMENTS:
                         self._reap(Folder(self._path))  # processes that end within a second leave it to nobody else
-                    self._segment = Segment(self._path, self._sizes)
+                    self._segment = Segment(self._path)
                 finally:
                     self._opening = False
             return self._segment

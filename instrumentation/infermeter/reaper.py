@@ -27,7 +27,7 @@ Fold = Callable[[Dump], Mapping[bytes, NDArray[np.float64]]]
 Join = Callable[[bytes, NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
 
 
-def added(_key: bytes, one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+def summed(_key: bytes, one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
     """The sum of both."""
     return one + other
 
@@ -49,7 +49,7 @@ class Reaped(NamedTuple):
     problems: list[Problem]
 
 
-def reap(folder: Folder, fold: Fold, join: Join = added) -> Reaped:
+def reap(folder: Folder, fold: Fold, join: Join = summed) -> Reaped:
     """Absorb the dead of `folder`, some hundreds at most; does nothing while somebody else does, and never raises."""
     with folder.locked(fcntl.LOCK_EX) as held:
         if not held:
