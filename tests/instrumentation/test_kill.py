@@ -13,8 +13,6 @@ import shutil
 import signal
 import sys
 import time
-import traceback
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +22,7 @@ from infermeter.extent import Sizes
 from infermeter.reaper import reap
 from infermeter.segment import Segment
 from infermeter.segments import Folder
+from tests.processes import kill, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,27 +44,6 @@ class Truth:
     def __init__(self, length: int) -> None:
         self._memory = mmap.mmap(-1, 8 * length)
         self.numbers = memoryview(self._memory).cast("Q")
-
-
-def start(work: Callable[[], None]) -> int:
-    """Have a forked process work, which is killed in the end."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        signal.alarm(120)
-        try:
-            work()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return pid
-
-
-def kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
-    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
 
 
 def run_killed(step: int, rooms: tuple[str, ...], work: Callable[[], None]) -> bool:

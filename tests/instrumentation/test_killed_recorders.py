@@ -9,36 +9,28 @@ from __future__ import annotations
 import mmap
 import os
 import random
-import signal
 import time
-import traceback
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from prometheus_client import CollectorRegistry
 
-from infermeter import Recorder
+from tests.processes import kill, recorder_in, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from infermeter import Recorder
     from tests.instrumentation.conftest import Page, Scrape
 
 KILLS = int(os.environ.get("INFERMETER_KILLS", "20"))
 RESTARTS = 50 * KILLS
 WORKERS = 8
+PATIENCE = 600
 KINDS = ("array", "list", "block", "failing", "cache", "queue", "load", "dropped", "huge")
 ARRAY = np.array([0.25, 0.75], np.float32)
 HUGE = np.full(100_000, 0.5, np.float32)
-
-
-def recorder_in(folder: Path) -> Recorder:
-    recorder = Recorder(service="test", registry=CollectorRegistry(), multiprocess_dir=folder)
-    recorder.wsgi_app()  # it is found in its registry from now on
-    return recorder
 
 
 class Truth:
@@ -94,22 +86,6 @@ def jobs(recorder: Recorder) -> dict[str, Callable[[], object]]:
     }
 
 
-def start(work: Callable[[], None]) -> int:
-    """Have a forked process work, until it is killed."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        signal.alarm(240)
-        try:
-            work()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return pid
-
-
 def counted(page: Page) -> dict[str, list[float]]:
     """Every number on the page that tells how many of a kind were recorded."""
     found = {
@@ -151,15 +127,14 @@ def test_a_kill_loses_nothing_and_counts_nothing_twice(tmp_path: Path, scrape: S
             truth.record(worker, kind, ways[kind])
 
     reader = recorder_in(tmp_path)
-    workers = [start(lambda worker=worker: work(worker)) for worker in range(WORKERS)]  # type: ignore[misc]
+    workers = [start(lambda worker=worker: work(worker), PATIENCE) for worker in range(WORKERS)]  # type: ignore[misc]
     highest: dict[Any, float] = {}
     try:
         for _ in range(KILLS):
             time.sleep(chance.uniform(0, 0.2))
             worker = chance.randrange(WORKERS)
-            os.kill(workers[worker], signal.SIGKILL)
-            assert os.WTERMSIG(os.waitpid(workers[worker], 0)[1]) == signal.SIGKILL
-            workers[worker] = start(lambda worker=worker: work(worker))  # type: ignore[misc]
+            kill(workers[worker])
+            workers[worker] = start(lambda worker=worker: work(worker), PATIENCE)  # type: ignore[misc]
             page = scrape(reader)
             seen = {
                 (name, tuple(labels.items())): value
@@ -172,8 +147,7 @@ def test_a_kill_loses_nothing_and_counts_nothing_twice(tmp_path: Path, scrape: S
             assert page.value("infermeter_files_skipped") == 0
     finally:
         for pid in workers:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            kill(pid)
     page = scrape(reader)
     for kind, numbers in counted(page).items():
         begun, returned = truth.of(kind)

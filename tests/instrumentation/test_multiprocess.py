@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import subprocess
 import sys
 import textwrap
-import warnings
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -17,32 +14,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from infermeter import CostModel, Recorder
+from tests.processes import in_another, recorder_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from infermeter.config import Options
     from tests.instrumentation.conftest import RunPython, Scrape
-
-
-def recorder_in(folder: Path, **options: Unpack[Options]) -> Recorder:
-    merged: Options = {"service": "test", "registry": CollectorRegistry(), "multiprocess_dir": folder, **options}
-    recorder = Recorder(**merged)
-    recorder.wsgi_app()  # it is found in its registry from now on
-    return recorder
-
-
-def in_another(work: Callable[[], object]) -> None:
-    """Have a forked process work and die."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        signal.alarm(60)
-        work()
-        os.kill(os.getpid(), signal.SIGKILL)
-    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
 
 
 def infer(recorder: Recorder, seconds: float = 0.25, model: str = "m") -> None:

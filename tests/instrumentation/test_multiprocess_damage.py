@@ -3,40 +3,20 @@
 from __future__ import annotations
 
 import logging
-import os
 import resource
 import signal
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from infermeter import ConfigError, Recorder
+from tests.processes import in_another, recorder_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from tests.instrumentation.conftest import RunPython, Scrape
-
-
-def recorder_in(folder: Path) -> Recorder:
-    recorder = Recorder(service="test", registry=CollectorRegistry(), multiprocess_dir=folder)
-    recorder.wsgi_app()  # it is found in its registry from now on
-    return recorder
-
-
-def in_another(work: Callable[[], object]) -> None:
-    """Have a forked process work and die."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        signal.alarm(60)
-        work()
-        os.kill(os.getpid(), signal.SIGKILL)
-    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
 
 
 def infer(recorder: Recorder, seconds: float = 0.25, model: str = "m") -> None:

@@ -14,9 +14,10 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 import pytest
@@ -137,6 +138,12 @@ class Prometheus:
         self._target = f'job="{job}", instance=~"{instance or ".+"}"'
         self.client = httpx.Client(base_url=url, trust_env=False, timeout=10)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.client.close()
+
     def exemplars(self, query: str, start: float) -> list[dict[str, Any]]:
         """The exemplars of the series of a query from a moment on, and the labels of their series."""
         return exemplars(self.client, query, start)
@@ -205,30 +212,39 @@ def service(program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.fixture(scope="session")
 def prometheus(program: str, service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """A Prometheus that has scraped the service once, and so knows its zeros."""
-    folder = tmp_path_factory.mktemp("prometheus")
-    config, log, port = folder / "prometheus.yml", folder / "log", free_port()
-    config.write_text(f"""\
-global: {{scrape_interval: 1s}}
-scrape_configs:
-  - job_name: service
-    static_configs: [{{targets: ["{service.target}"]}}]
-""")
+    jobs = f"  - {{job_name: service, static_configs: [{{targets: ['{service.target}']}}]}}\n"
+    with (
+        running(program, tmp_path_factory.mktemp("prometheus"), jobs, "--enable-feature=exemplar-storage") as address,
+        Prometheus(f"http://{address}", job="service") as found,
+    ):
+        found.next_scrape()
+        yield found
+
+
+@contextmanager
+def running(program: str, folder: Path, jobs: str, *flags: str, interval: str = "1s") -> Iterator[str]:
+    """Host and port of a Prometheus that is ready, and that ends with the block.
+
+    Args:
+        program: where it is.
+        folder: for its files.
+        jobs: what it scrapes, the lines of `scrape_configs`.
+        flags: besides those that say where everything is.
+        interval: between two scrapes, and the timeout of each.
+    """
+    config, log, address = folder / "prometheus.yml", folder / "log", f"{ADDRESS}:{free_port()}"
+    config.write_text(f"global: {{scrape_interval: {interval}, scrape_timeout: {interval}}}\nscrape_configs:\n{jobs}")
     command = [
-        program,
-        f"--config.file={config}",
-        f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address={ADDRESS}:{port}",
-        "--enable-feature=exemplar-storage",
-    ]
+        program, f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address={address}", *flags,
+    ]  # fmt: skip
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
-    running = Prometheus(f"http://{ADDRESS}:{port}", job="service")
     try:
-        wait_until_ready(running.client, process, log)
-        running.next_scrape()
-        yield running
+        with httpx.Client(base_url=f"http://{address}", trust_env=False, timeout=10) as client:
+            wait_until_ready(client, process, log)
+        yield address
     finally:
-        running.client.close()
         process.terminate()
         process.wait(PATIENCE)
 

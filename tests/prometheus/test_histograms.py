@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from infermeter import Recorder
-from tests.prometheus.conftest import ADDRESS, PATIENCE, free_port, wait_until_ready
+from tests.prometheus.conftest import ADDRESS, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,27 +59,18 @@ def scrapes(
 ) -> Iterator[dict[str, Scrape]]:
     """The first scrape of each after everything was recorded, by a Prometheus that had scraped the zeros."""
     known, recorders = watched
-    folder, port = tmp_path_factory.mktemp("native"), free_port()
+    folder = tmp_path_factory.mktemp("native")
     jobs = {mode: (target, "{}") for mode, target in known.targets.items()}
     jobs["by-hand"] = (known.targets["both"], "{histograms: [classic]}")
     lines = [
         f"  - {{job_name: {job}, params: {params}, static_configs: [{{targets: ['{target}']}}]}}\n"
         for job, (target, params) in jobs.items()
     ]
-    config, log = folder / "prometheus.yml", folder / "log"
-    config.write_text("global: {scrape_interval: 1s}\nscrape_configs:\n" + "".join(lines))
-    command = [
-        program,
-        f"--config.file={config}",
-        f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address={ADDRESS}:{port}",
-        "--enable-feature=native-histograms",
-    ]
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
-    clients = {job: connect(f"http://{ADDRESS}:{port}", job=job) for job in jobs}
-    try:
-        wait_until_ready(clients["both"].client, process, log)
+    with (
+        running(program, folder, "".join(lines), "--enable-feature=native-histograms") as address,
+        ExitStack() as stack,
+    ):
+        clients = {job: stack.enter_context(connect(f"http://{address}", job=job)) for job in jobs}
         for client in clients.values():
             client.next_scrape()
         for recorder in recorders.values():
@@ -87,11 +78,6 @@ def scrapes(
             for seconds in known.seconds.tolist():
                 track.finish(track.begin(), seconds)
         yield {job: client.next_scrape() for job, client in clients.items()}
-    finally:
-        for client in clients.values():
-            client.client.close()
-        process.terminate()
-        process.wait(PATIENCE)
 
 
 @pytest.mark.parametrize("mode", ["native", "both"])

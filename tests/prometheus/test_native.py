@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import math
-import subprocess
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from infermeter import protobuf
 from infermeter.buckets import DURATION_SECONDS
 from infermeter.native import Native, merge, width
 from infermeter.negotiation import CONTENT_TYPES, negotiate
-from tests.prometheus.conftest import ADDRESS, PATIENCE, free_port, wait_until_ready
+from tests.prometheus.conftest import ADDRESS, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,30 +135,14 @@ def native(
 ) -> Iterator[Prometheus]:
     """A Prometheus with native histograms switched on that has scraped the page once."""
     folder = tmp_path_factory.mktemp("native")
-    config, log = folder / "prometheus.yml", folder / "log"
-    address = f"{ADDRESS}:{free_port()}"
     with served(page) as target:
-        config.write_text(f"""\
-global: {{scrape_interval: 1s}}
-scrape_configs:
-  - job_name: page
-    static_configs: [{{targets: ["{target}"]}}]
-""")
-        command = [
-            program, "--enable-feature=native-histograms", f"--config.file={config}",
-            f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={address}",
-        ]  # fmt: skip
-        with log.open("wb") as output:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
-        running = connect(f"http://{address}", job="page")
-        try:
-            wait_until_ready(running.client, process, log)
-            running.next_scrape()
-            yield running
-        finally:
-            running.client.close()
-            process.terminate()
-            process.wait(PATIENCE)
+        jobs = f"  - {{job_name: page, static_configs: [{{targets: ['{target}']}}]}}\n"
+        with (
+            running(program, folder, jobs, "--enable-feature=native-histograms") as address,
+            connect(f"http://{address}", job="page") as found,
+        ):
+            found.next_scrape()
+            yield found
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from infermeter import Recorder
-from tests.prometheus.conftest import ADDRESS, PATIENCE, free_port, wait_until_ready
+from tests.prometheus.conftest import ADDRESS, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,8 +61,7 @@ def scrapes(
     newer: str, options: dict[str, str], connect: type[Prometheus], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Scrape]]:
     """What each job made of the same inferences, having seen the zeros before."""
-    folder, port = tmp_path_factory.mktemp("newer"), free_port()
-    config, log = folder / "prometheus.yml", folder / "log"
+    folder = tmp_path_factory.mktemp("newer")
     recorders = {
         mode: Recorder(
             service=mode, registry=CollectorRegistry(), histograms=mode, buckets={"inference_duration": EDGES}
@@ -71,35 +71,21 @@ def scrapes(
     tracks = [recorder.track(model="m") for recorder in recorders.values()]
     for track in tracks:
         track(lambda: None)  # what is decorated announces its zeros
-    servers = {mode: recorder.serve(0, addr=ADDRESS) for mode, recorder in recorders.items()}
-    targets = {job: f"{ADDRESS}:{servers[job.split('-')[0]].port}" for job in options}
-    jobs = (
-        f"  - {{job_name: {job}, {options[job]}static_configs: [{{targets: ['{target}']}}]}}\n"
-        for job, target in targets.items()
-    )
-    config.write_text("global: {scrape_interval: 1s}\nscrape_configs:\n" + "".join(jobs))
-    command = [
-        newer, f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address={ADDRESS}:{port}", "--enable-feature=native-histograms",
-    ]  # fmt: skip
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
-    clients = {job: connect(f"http://{ADDRESS}:{port}", job=job) for job in targets}
-    try:
-        wait_until_ready(clients["both"].client, process, log)
+    with ExitStack() as stack:
+        servers = {mode: stack.enter_context(recorder.serve(0, addr=ADDRESS)) for mode, recorder in recorders.items()}
+        targets = {job: f"{ADDRESS}:{servers[job.split('-')[0]].port}" for job in options}
+        jobs = (
+            f"  - {{job_name: {job}, {options[job]}static_configs: [{{targets: ['{target}']}}]}}\n"
+            for job, target in targets.items()
+        )
+        address = stack.enter_context(running(newer, folder, "".join(jobs), "--enable-feature=native-histograms"))
+        clients = {job: stack.enter_context(connect(f"http://{address}", job=job)) for job in targets}
         for client in clients.values():
             client.next_scrape()
         for track in tracks:
             for seconds in SECONDS.tolist():
                 track.finish(track.begin(), seconds)
         yield {job: client.next_scrape() for job, client in clients.items()}
-    finally:
-        for client in clients.values():
-            client.client.close()
-        process.terminate()
-        process.wait(PATIENCE)
-        for server in servers.values():
-            server.close()
 
 
 @pytest.mark.parametrize("job", NATIVE)

@@ -5,22 +5,17 @@ from __future__ import annotations
 import mmap
 import os
 import random
-import signal
-import subprocess
 import time
-import traceback
-import warnings
 from typing import TYPE_CHECKING
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
-from prometheus_client import CollectorRegistry
 
-from infermeter import Recorder
-from tests.prometheus.conftest import ADDRESS, PATIENCE, free_port, wait_until_ready
+from tests.processes import kill, recorder_in, start
+from tests.prometheus.conftest import ADDRESS, PATIENCE, running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.prometheus.conftest import Prometheus
@@ -28,31 +23,6 @@ if TYPE_CHECKING:
 WORKERS = 8
 KILLS = 40
 FOREVER = 120
-
-
-def recorder_in(folder: Path) -> Recorder:
-    return Recorder(service="processes", registry=CollectorRegistry(), multiprocess_dir=folder)
-
-
-def start(work: Callable[[], object]) -> int:
-    """Have a forked process work, until it is killed."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        signal.alarm(FOREVER)
-        try:
-            work()
-            time.sleep(FOREVER)
-        except BaseException:
-            traceback.print_exc()
-        os._exit(1)
-    return pid
-
-
-def kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
-    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
 
 
 @pytest.fixture
@@ -65,32 +35,13 @@ def folder(tmp_path: Path) -> Path:
 def prometheus(program: str, connect: type[Prometheus], folder: Path, tmp_path: Path) -> Iterator[Prometheus]:
     """A Prometheus that scrapes the page of a process that records nothing itself."""
     with recorder_in(folder).serve(0, ADDRESS) as page:
-        config, log = tmp_path / "prometheus.yml", tmp_path / "log"
-        config.write_text(f"""\
-global: {{scrape_interval: 250ms, scrape_timeout: 250ms}}
-scrape_configs:
-  - job_name: service
-    static_configs: [{{targets: ["{ADDRESS}:{page.port}"]}}]
-""")
-        port = free_port()
-        command = [
-            program,
-            f"--config.file={config}",
-            f"--storage.tsdb.path={tmp_path / 'data'}",
-            f"--web.listen-address={ADDRESS}:{port}",
-            "--enable-feature=exemplar-storage",
-        ]
-        with log.open("wb") as output:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
-        running = connect(f"http://{ADDRESS}:{port}", job="service")
-        try:
-            wait_until_ready(running.client, process, log)
-            running.next_scrape()
-            yield running
-        finally:
-            running.client.close()
-            process.terminate()
-            process.wait(PATIENCE)
+        jobs = f"  - {{job_name: service, static_configs: [{{targets: ['{ADDRESS}:{page.port}']}}]}}\n"
+        with (
+            running(program, tmp_path, jobs, "--enable-feature=exemplar-storage", interval="250ms") as address,
+            connect(f"http://{address}", job="service") as found,
+        ):
+            found.next_scrape()
+            yield found
 
 
 def test_no_counter_ever_falls_while_processes_are_killed(prometheus: Prometheus, folder: Path) -> None:
@@ -106,7 +57,7 @@ def test_no_counter_ever_falls_while_processes_are_killed(prometheus: Prometheus
             returned[worker] += 1
             time.sleep(chance.uniform(0, 0.002))
 
-    workers = [start(lambda worker=worker: work(worker)) for worker in range(WORKERS)]  # type: ignore[misc]
+    workers = [start(lambda worker=worker: work(worker), stay=True) for worker in range(WORKERS)]  # type: ignore[misc]
     first = prometheus.next_scrape()
     chance = random.Random(7)
     try:
@@ -114,7 +65,7 @@ def test_no_counter_ever_falls_while_processes_are_killed(prometheus: Prometheus
             time.sleep(chance.uniform(0, 0.3))
             worker = chance.randrange(WORKERS)
             kill(workers[worker])
-            workers[worker] = start(lambda worker=worker: work(worker))  # type: ignore[misc]
+            workers[worker] = start(lambda worker=worker: work(worker), stay=True)  # type: ignore[misc]
     finally:
         for pid in workers:
             kill(pid)
@@ -142,7 +93,7 @@ def test_exemplars_of_every_process(prometheus: Prometheus, folder: Path) -> Non
         track.recorder.fold()
         traces[2 * worker + 1], traces[2 * worker] = divmod(trace, 1 << 64)
 
-    pids = [start(lambda: work(0, 0.3)), start(lambda: work(1, 7.0))]
+    pids = [start(lambda: work(0, 0.3), stay=True), start(lambda: work(1, 7.0), stay=True)]
     try:
         deadline = time.monotonic() + PATIENCE
         while 0 in traces:

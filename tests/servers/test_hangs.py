@@ -4,37 +4,25 @@ from __future__ import annotations
 
 import itertools
 import os
-import signal
 import subprocess
 import sys
 import textwrap
 import threading
-import traceback
-import warnings
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry
-
-from infermeter import Recorder
+from tests.processes import recorder_in, start
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
+
+    from infermeter import Recorder
+    from infermeter.config import Options
 
 FORKS = 60
 MOST = 100_000
 PATIENCE = 20
-
-
-def recorder_in(folder: Path) -> Recorder:
-    return Recorder(
-        service="test",
-        registry=CollectorRegistry(),
-        multiprocess_dir=folder,
-        max_label_values=MOST,
-        max_series=MOST,
-    )
+ROOMY: Options = {"max_label_values": MOST, "max_series": MOST}
 
 
 def totals(recorder: Recorder) -> dict[str, Counter[str]]:
@@ -47,25 +35,9 @@ def totals(recorder: Recorder) -> dict[str, Counter[str]]:
     return found
 
 
-def forked(work: Callable[[], None]) -> int:
-    """Have a child work; gives how it ended. One that hangs is killed by an alarm."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # a parent with threads is what this is about
-        pid = os.fork()
-    if pid == 0:
-        signal.alarm(PATIENCE)
-        try:
-            work()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(pid, 0)[1]
-
-
 def test_forks_amid_new_labels(tmp_path: Path) -> None:
     """Children of a process whose threads make new series all the while make some at once, and end; all is counted."""
-    recorder = recorder_in(tmp_path)
+    recorder = recorder_in(tmp_path, **ROOMY)
     over = threading.Event()
     begun = threading.Barrier(3)
     done: Counter[str] = Counter()
@@ -104,7 +76,7 @@ def test_forks_amid_new_labels(tmp_path: Path) -> None:
         thread.start()
     begun.wait()
     try:
-        ends = [forked(child) for _ in range(FORKS)]
+        ends = [os.waitpid(start(child, PATIENCE), 0)[1] for _ in range(FORKS)]
     finally:
         over.set()
         for thread in threads:
@@ -115,7 +87,7 @@ def test_forks_amid_new_labels(tmp_path: Path) -> None:
         "detections_total": Counter(child=6 * FORKS, classes=done["classes"] + 3 * FORKS),
     }
     assert totals(recorder) == expected
-    assert totals(recorder_in(tmp_path)) == expected
+    assert totals(recorder_in(tmp_path, **ROOMY)) == expected
 
 
 def interrupted(folder: Path, every: str, infer: str, handler: str) -> list[int]:
@@ -170,7 +142,7 @@ def test_a_handler_that_makes_new_series_amid_others(tmp_path: Path) -> None:
         tmp_path, "0.001", 'record(0, f"main {number}")', 'number < 5000 and record(1, f"handler {number}")'
     )
     assert handler > 100
-    found = totals(recorder_in(tmp_path))
+    found = totals(recorder_in(tmp_path, **ROOMY))
     assert found == {name: Counter(main=main, handler=handler) for name in found}
 
 
@@ -178,5 +150,5 @@ def test_a_handler_that_records_in_the_series_it_interrupts(tmp_path: Path) -> N
     """The same, in the middle of an append to the ring."""
     main, handler = interrupted(tmp_path, "0.0002", 'record(0, "same")', 'record(1, "same")')
     assert handler > 100
-    found = totals(recorder_in(tmp_path))
+    found = totals(recorder_in(tmp_path, **ROOMY))
     assert found == {name: Counter(same=main + handler) for name in found}
