@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,9 @@ ORDER = (
     "class_names",
     "arrays",
     "results",
+    "device",
+    "model_names",
+    "onnx_outputs",
     "pace",
     "rows",
     "exemplars",
@@ -55,8 +59,12 @@ ORDER = (
     "multiprocess",
     "streams",
     "wrap",
+    "patch",
     "load",
     "track",
+    "marks",
+    "watch",
+    "steps",
     "fork",
     "exposition",
     "text",
@@ -68,9 +76,15 @@ ORDER = (
     "page",
     "textfile",
     "server",
+    "arrivals",
+    "instrument",
     "recorder",
     "__init__",
 )
+
+
+# What watches one library each: imported when that library is watched, so nothing else imports one of them.
+INTEGRATIONS = LIBRARY / "integrations"
 
 
 def tracked_files() -> list[str]:
@@ -81,8 +95,8 @@ def tracked_files() -> list[str]:
     return listed.stdout.decode().split()
 
 
-def imported_modules(module: str) -> set[str]:
-    """Modules of the library that `module` imports when it runs, also inside functions."""
+def imported_modules(path: Path) -> set[str]:
+    """Modules of the library that the file imports when it runs, also inside functions."""
     found: set[str] = set()
 
     def visit(node: ast.AST) -> None:
@@ -95,7 +109,7 @@ def imported_modules(module: str) -> set[str]:
         for child in ast.iter_child_nodes(node):
             visit(child)
 
-    visit(ast.parse((LIBRARY / f"{module}.py").read_text(encoding="utf-8")))
+    visit(ast.parse(path.read_text(encoding="utf-8")))
     return found
 
 
@@ -108,7 +122,35 @@ def test_every_module_has_its_place_in_the_order() -> None:
 def test_imports_point_one_way(module: str) -> None:
     """A module imports only more general ones."""
     allowed = set(ORDER[: ORDER.index(module)])
-    assert imported_modules(module) - allowed == set()
+    assert imported_modules(LIBRARY / f"{module}.py") - allowed == set()
+
+
+def test_an_integration_is_imported_by_none() -> None:
+    """It imports what is below the recorder, and what it shares with another integration is no integration."""
+    allowed = set(ORDER[: ORDER.index("instrument")])
+    found = {path.stem: imported_modules(path) - allowed for path in INTEGRATIONS.glob("*.py")}
+    assert {name for name, extra in found.items() if extra} == set()
+    entries = {entry.value.rpartition(".")[2] for entry in entry_points(group="infermeter.integrations")}
+    assert entries == set(found) - {"__init__"}
+
+
+def test_an_integration_imports_its_library_late() -> None:
+    """Where an integration is loaded, its library need not be: it is imported by who uses it."""
+    allowed = {"infermeter", "numpy", *sys.stdlib_module_names}
+    found = {path.stem: imported_at_once(path) - allowed for path in INTEGRATIONS.glob("*.py")}
+    assert {name for name, extra in found.items() if extra} == set()
+
+
+def imported_at_once(path: Path) -> set[str]:
+    """Packages that a file imports when it is imported itself."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import in {path.name}"
+            found.add((node.module or "").split(".")[0])
+    return found
 
 
 def test_library_needs_two_packages() -> None:

@@ -30,6 +30,9 @@ model_info = _default.model_info
 model_memory = _default.model_memory
 model_accuracy = _default.model_accuracy
 configure = _default.configure
+instrument = _default.instrument
+uninstrument = _default.uninstrument
+watch = _default.watch
 serve = _default.serve
 asgi_app = _default.asgi_app
 wsgi_app = _default.wsgi_app
@@ -53,6 +56,7 @@ __all__ = [
     "cache",
     "configure",
     "current",
+    "instrument",
     "load",
     "model_accuracy",
     "model_info",
@@ -62,6 +66,8 @@ __all__ = [
     "register",
     "serve",
     "track",
+    "uninstrument",
+    "watch",
     "write_textfile",
     "wsgi_app",
 ]

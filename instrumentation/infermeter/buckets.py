@@ -28,6 +28,10 @@ SIZE_BYTES = (1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0, 4194304.0, 
 # Time to the first token or frame of a stream: what a person waits for, 5 ms to 30 s.
 FIRST_ITEM_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
+# Time between two tokens: 1 ms (a small model on a GPU) to 2.5 s; 50, 100 and 200 ms, around the pace at which people
+# read, are edges, and between them steps are small because a stream that falls behind its reader is what is noticed.
+PER_TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5)
+
 # From 100 us (resizing an image) to 10 s (a prompt of a hundred thousand tokens): stages are parts of DURATION_SECONDS.
 STAGE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from infermeter.arrays import FLOAT32, class_values, copied_floats
+from infermeter.arrays import FLOAT32, DeviceArrayError, class_values, copied_floats
 from infermeter.class_names import printed
 from infermeter.guard import encodable
 from infermeter.observation import (
@@ -29,6 +29,7 @@ from infermeter.observation import (
 if TYPE_CHECKING:
     from types import FrameType
 
+    from infermeter.ledger import Ledger
     from infermeter.series import Series
     from infermeter.track import Track
 
@@ -46,6 +47,8 @@ LOCAL_STARTED = "_infermeter_started"
 LOCAL_OUTER = "_infermeter_outer"
 # The lines of wrappers on which the call is open; wrap.py tells them.
 inside_lines: set[int] = set()
+# Has an item as soon as there are wrappers of plain functions, and so calls that only the stack knows of.
+on_stacks: list[None] = []
 
 
 class Call:
@@ -72,7 +75,8 @@ class Call:
         The values are copied, so the arrays may be reused at once. They count only if the inference succeeds.
 
         Args:
-            confidences: n numbers, 0 to 1: list, tuple, NumPy array, CPU tensor, memoryview.
+            confidences: n numbers, 0 to 1: list, tuple, NumPy array, tensor, memoryview. A tensor of PyTorch on a GPU
+                is copied on the current stream, and the inference recorded when that is done; nobody waits for it.
             classes: n class indices or names.
             names: class index to name; by default those of `track(names=...)`, else the index is the name.
         """
@@ -85,7 +89,7 @@ class Call:
             try:
                 dtype, stored = copied_floats(confidences)
             except Exception as error:
-                self.track.refuse(error)
+                self._refused(error, confidences, classes, names)
                 return
         weight = len(stored) * (FLOAT_IN_TUPLE if dtype is FLOATS else 1)
         if classes is None:
@@ -179,6 +183,16 @@ class Call:
         """`value` if it is a finite number of 0 or more; what is refused is counted."""
         return self.track.recorder.valid(value)
 
+    def _refused(self, error: Exception, confidences: Any, classes: Any, names: Names) -> None:
+        """Take confidences that cannot be read, or not yet; what is not taken is counted."""
+        if isinstance(error, DeviceArrayError):
+            try:
+                if self.track.recorder.device.detections(self, confidences, classes, names):
+                    return
+            except Exception as problem:  # of classes, or of the device
+                error = problem
+        self.track.refuse(error)
+
     def _classes(self, classes: Any, expected: int) -> tuple[str | None, bytes | tuple[object, ...] | None]:
         try:
             dtype, kept = class_values(classes)
@@ -238,7 +252,7 @@ class _NoCall(Call):
         pass
 
 
-_NO_CALL = _NoCall()
+NO_CALL = _NoCall()
 
 
 def current() -> Call:
@@ -250,8 +264,21 @@ def current() -> Call:
     call they were started in, until it ends. Plain functions are found on the stack of this thread: setting and
     resetting the variable would cost them more than all the rest of recording.
     """
+    return _around(sys._getframe(1)) or NO_CALL  # noqa: SLF001
+
+
+def enclosing(recorder: "Ledger") -> Call | None:
+    """The innermost open call of this thread or task, if it is one of `recorder`."""
+    if not on_stacks and innermost() is None:
+        return None
+    call = _around(sys._getframe(1))  # noqa: SLF001
+    return call if call is not None and call.track.recorder is recorder else None
+
+
+def _around(frame: "FrameType | None") -> Call | None:
     call = innermost_open(innermost())
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001
+    if not on_stacks:
+        return call
     while frame is not None:
         if frame.f_code.co_filename == WRAPPER and frame.f_lineno in inside_lines:
             local = frame.f_locals
@@ -262,7 +289,7 @@ def current() -> Call:
             series: Series = local[LOCAL_SERIES]
             return series.on_stack(frame, local)
         frame = frame.f_back
-    return call or _NO_CALL
+    return call
 
 
 def innermost_open(call: Call | None) -> Call | None:

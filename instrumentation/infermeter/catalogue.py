@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from infermeter import buckets
 
 SERVICE_LABELS = ("service", "model", "version")
+DEVICE_LABELS = ("service", "device")
 CACHE_LABELS = ("service", "cache")  # a cache may serve several models
 
 # What a series announces at 0 before its first error; see `failures.py` for what each kind means.
@@ -24,7 +25,8 @@ DROP_REASONS = {
     "negative": "a value was negative",
     "unreadable": "values were of a type or shape that no number can be read from",
     "length_mismatch": "classes and confidences of one frame differed in number (the confidences were kept)",
-    "device_array": "values lay on a GPU; reading them would have stalled it",
+    "device_array": "values lay on a device that cannot be read without stalling it",
+    "device_pending": "values on a GPU came when too many others waited for it, or were waiting when the process ended",
     "unrecognised_result": 'detections="auto" did not know the shape of a result',
     "extractor_error": "the detections= callable raised",
     "above_one": "a score was above 1",
@@ -63,6 +65,12 @@ FAMILIES: dict[str, Family] = {
             "histogram",
             "Time from the start of a streaming inference to its first item (token, frame), in seconds.",
             edges=buckets.FIRST_ITEM_SECONDS,
+        ),
+        Family(
+            "inference_time_per_token_seconds",
+            "histogram",
+            "Mean time between two tokens of an inference after its first, in seconds; of streams that tell tokens.",
+            edges=buckets.PER_TOKEN_SECONDS,
         ),
         Family(
             "inference_stage_duration_seconds",
@@ -145,6 +153,12 @@ FAMILIES: dict[str, Family] = {
             "gauge",
             "Memory that the model holds, by device, in bytes.",
             labels=(*SERVICE_LABELS, "device"),
+        ),
+        Family(
+            "vram_allocated_bytes",
+            "gauge",
+            "Memory that PyTorch has given to tensors on a GPU, in bytes.",
+            labels=DEVICE_LABELS,
         ),
         Family(
             "model_accuracy_score",

@@ -28,6 +28,7 @@ log = logging.getLogger("infermeter")
 UNKNOWN_SERVICE = "unknown_service"
 _SERVICE_VARIABLES = ("INFERMETER_SERVICE", "OTEL_SERVICE_NAME")
 _HISTOGRAMS_VARIABLE = "INFERMETER_HISTOGRAMS"
+_TORCH_MODULES_VARIABLE = "INFERMETER_TORCH_MODULES"
 _MODES = ("classic", "native", "both")
 _MULTIPROCESS_VARIABLE = "INFERMETER_MULTIPROC_DIR"
 _PEER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -185,6 +186,26 @@ def environment_multiprocess_dir() -> Path | None:
         except ConfigError as error:
             log.warning("this process counts for itself alone, because of the variable %s: %s", variable, error)
     return None
+
+
+def environment_torch_modules() -> list[tuple[str, str]]:
+    """The classes of modules that the environment names, as `package.module:Class` with commas between.
+
+    Returns:
+        module and class of each; what is no such name is logged, because it must not stop a service.
+    """
+    found = []
+    for entry in os.environ.get(_TORCH_MODULES_VARIABLE, "").split(","):
+        module, _, name = entry.strip().partition(":")
+        if all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
+            found.append((module, name))
+        elif entry.strip():
+            log.warning(
+                "ignoring %r in the environment variable %s, expected package.module:Class",
+                entry.strip(),
+                _TORCH_MODULES_VARIABLE,
+            )
+    return found
 
 
 def strict() -> bool:

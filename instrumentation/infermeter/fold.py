@@ -173,6 +173,8 @@ def stated(fact: Facts) -> Iterator[tuple[str, str, float]]:
         yield "inference_input_size_bytes", "", fact.input_size
     if fact.first_item is not None:
         yield "inference_time_to_first_item_seconds", "", fact.first_item
+    if fact.per_token is not None:
+        yield "inference_time_per_token_seconds", "", fact.per_token
     for stage, seconds in fact.stages or ():
         yield "inference_stage_duration_seconds", stage, seconds
     if fact.prompt_tokens:

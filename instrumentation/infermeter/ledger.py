@@ -13,9 +13,10 @@ from prometheus_client import Metric
 
 from infermeter import fork
 from infermeter.call import now
-from infermeter.catalogue import CACHE_LABELS, DROP_REASONS, FAMILIES
+from infermeter.catalogue import CACHE_LABELS, DEVICE_LABELS, DROP_REASONS, FAMILIES
 from infermeter.config import Settings, environment_service
 from infermeter.cost import Prices
+from infermeter.device import Device
 from infermeter.errors import ReenteredError
 from infermeter.exposition import expose
 from infermeter.fold import Name, fold, fold_notes, take
@@ -71,7 +72,7 @@ class Ledger:
         self._shared = self._new_shared()
         self._new_rows()
         self._turn = Turn()
-        self.prices = Prices()
+        self.prices, self.device = Prices(), Device(self)
         self._declared: dict[tuple[type[Meter], str, str], Meter] = {}
         self._declared_labels: dict[tuple[str, str], Labels] = {}
         self._blank: dict[Labels, Series] = {}
@@ -255,7 +256,7 @@ class Ledger:
 
     def waits(self) -> bool:
         """Whether a fold has something to do."""
-        return bool(self._notes) or any(series.waits() for series in list(self.series.values()))
+        return self.device.harvest() or bool(self._notes) or any(one.waits() for one in list(self.series.values()))
 
     def keep_up(self) -> None:
         """What the timer does: fold, and with other processes show them what is open, and take over from the dead."""
@@ -318,8 +319,8 @@ class Ledger:
         if meter is not None:
             series = meter.series or meter.bind()
             return family, series.labels, self._guard.admit_own(family, series.labels, own)
-        if FAMILIES[family].labels == CACHE_LABELS:
-            return family, (encodable(self.service()),), self._guard.admit("cache", own)
+        if FAMILIES[family].labels in {CACHE_LABELS, DEVICE_LABELS}:
+            return family, (encodable(self.service()),), self._guard.admit(FAMILIES[family].labels[1], own)
         return family, (), own
 
     def _reentered(self) -> bool:
@@ -331,6 +332,7 @@ class Ledger:
         if self._reentered():
             yield False
             return
+        self.device.harvest()
         with self._turn.within(_SCRAPE_WAITS_SECONDS) as held:
             if held:
                 self._fold(pace=Pace())

@@ -52,3 +52,8 @@ class Load(Meter):
         valid = self.recorder.valid(seconds)
         if valid is not None:
             self.recorder.note(self, "model_load_seconds", "", valid)
+
+
+def loading() -> bool:
+    """Whether a `load` block is open in this thread or task."""
+    return _OPEN.get() is not None

@@ -75,6 +75,7 @@ class Facts:
         "first_item",
         "frames",
         "input_size",
+        "per_token",
         "prompt_tokens",
         "stages",
     )
@@ -87,6 +88,7 @@ class Facts:
         self.batch_size: float | None = None  # items
         self.input_size: float | None = None  # bytes
         self.first_item: float | None = None  # seconds from the start to the first item
+        self.per_token: float | None = None  # seconds between two tokens after the first, on average
         self.prompt_tokens = 0.0
         self.completion_tokens = 0.0
         self.fallbacks = 0

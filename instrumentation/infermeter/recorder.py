@@ -1,8 +1,8 @@
 """The recorder: the verbs that users call, and what each of them makes."""
 
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Unpack
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, TypeVar, Unpack
 
 from prometheus_client import CollectorRegistry
 
@@ -14,14 +14,18 @@ from infermeter.guard import encodable
 from infermeter.info import Info
 from infermeter.ledger import Ledger
 from infermeter.load import Load
+from infermeter.marks import Marks
 from infermeter.meter import Meter, named
 from infermeter.queue import Queue
 from infermeter.registration import Registration
 from infermeter.track import Track
 
 if TYPE_CHECKING:
+    from infermeter.instrument import Instruments
     from infermeter.page import Asgi, Page, Wsgi
     from infermeter.server import Server
+
+T = TypeVar("T")
 
 _MOST_TRACKS = 1024
 _MOST_CACHES = 1024
@@ -45,6 +49,8 @@ class Recorder(Ledger):
         self._tracks: dict[str, dict[str, Track]] = {}  # by version, then model: no tuple to make and hash
         self._known_caches: dict[str, Cache] = {}
         self._registration = Registration(self.collect)
+        self.marks = Marks()
+        self._instruments: Instruments | None = None
 
     def configure(self, **options: Unpack[Options]) -> None:
         """Set options, before the first inference is recorded; later calls add to earlier ones.
@@ -199,6 +205,52 @@ class Recorder(Ledger):
         """
         self._gauge("model_accuracy", "model_accuracy_score", model, version, score)
 
+    def instrument(self, *names: str, exclude: Iterable[str] = ()) -> None:
+        """Watch libraries, without a change to the code that uses them: those that are imported, now or later.
+
+        Their calls are inferences; inside an inference that is open already they are stages of it
+        (`inference_stage_duration_seconds{stage}`, named for the library). What is watched already goes on.
+
+        Args:
+            names: of integrations, for example "onnxruntime"; by default every one that is installed.
+            exclude: names of those that are left out.
+
+        Raises:
+            ConfigError: a name of no integration, one whose library is not installed, or a release of it that the
+                integration does not know. Without names such libraries are left out, and named in the log.
+        """
+        self._instrumented().instrument(names, exclude)
+
+    def uninstrument(self, *names: str) -> None:
+        """Give back what `instrument` replaced, by default all of it; calls that run now are still recorded.
+
+        Raises:
+            ConfigError: a name of no integration.
+        """
+        self._instrumented().uninstrument(names)
+
+    def watch(self, subject: T, model: str = "", version: str = "", **options: Unpack[TrackOptions]) -> T:
+        """Watch one object of a library, under a name of its own: a `torch.nn.Module`, an `InferenceSession`.
+
+        Args:
+            subject: watched as long as it lives; it is neither kept alive nor replaced.
+            model: name of the model, by default that of its class.
+            version: its version.
+            options: as for `track`.
+
+        Returns:
+            `subject`.
+
+        Raises:
+            ConfigError: an option that cannot work, or an object that no integration knows.
+        """
+        track = Track.checked(self, model or type(subject).__name__, version, **options)
+        self._registry()
+        if track.cost is not None:
+            self.prices.set(track.model, track.version, track.cost)
+        self._instrumented().watch(subject, track)
+        return subject
+
     def current(self) -> Call:
         """As `infermeter.current`."""
         return current()
@@ -280,6 +332,13 @@ class Recorder(Ledger):
         from infermeter.page import Page  # noqa: PLC0415  (not part of recording)
 
         return Page(self, self._registry())
+
+    def _instrumented(self) -> "Instruments":
+        from infermeter.instrument import Instruments  # noqa: PLC0415  (not part of recording)
+
+        if self._instruments is None:
+            self._instruments = Instruments(self)
+        return self._instruments
 
     def _registry(self) -> CollectorRegistry:
         """The registry that we are found in, from the first use on."""

@@ -12,10 +12,11 @@ from infermeter.call import Call, enter_context, innermost, innermost_open, leav
 from infermeter.class_names import announced_names
 from infermeter.config import cost_model
 from infermeter.cost import CostModel
+from infermeter.device import HELD, without_detections
 from infermeter.errors import ConfigError
 from infermeter.failures import error_type
 from infermeter.meter import Meter, named
-from infermeter.observation import FLOAT_IN_TUPLE, FLOATS, NO_FRAME, SMALL_PAYLOAD, STRIDE, Names
+from infermeter.observation import FLOAT_IN_TUPLE, FLOATS, NO_FRAME, SMALL_PAYLOAD, STRIDE, Facts, Names
 from infermeter.results import Detections, Frames, auto
 from infermeter.series import Series
 from infermeter.wrap import wrap
@@ -166,7 +167,7 @@ class Track(Meter):
                 self.recorder.fold_now(series)
         else:
             series.start(None)
-            self._record_full(call, seconds)
+            self.record_full(call, seconds)
 
     def finish(self, call: Call, seconds: float) -> None:
         """End `call`, which took `seconds`, and record it."""
@@ -209,6 +210,36 @@ class Track(Meter):
         if len(series.full) >= _MANY_FULL:
             self.recorder.fold_now(series)
 
+    def end_told(self, series: Series, seconds: float, facts: Facts) -> None:
+        """Record a call that was no `Call` and reported `facts`, which may be those of other calls too."""
+        if seconds > series.gate:
+            series.exemplify(seconds)
+        series.record_full((seconds, None, None, None, None, None, facts))
+        if len(series.full) >= _MANY_FULL:
+            self.recorder.fold_now(series)
+
+    def end_found(self, series: Series, started: float, seconds: float, facts: Facts, found: Any) -> None:
+        """Record a call that was no `Call` and reported `facts`, with the detections that were `found` in its result.
+
+        Args:
+            series: where it began.
+            started: when.
+            seconds: how long it took.
+            facts: as of `end_told`.
+            found: as a `detections=` callable gives it; None if there was nothing to read.
+        """
+        call = self._call(series, started)
+        if found is not None:
+            self._report(call, found)
+        own = call.facts
+        if own is None:
+            call.facts = facts
+        else:
+            own.batch_size, own.input_size = facts.batch_size, facts.input_size
+        if seconds > series.gate:
+            series.exemplify(seconds)
+        self.record_full(call, seconds)
+
     # The rest is off the hot path.
 
     def announce(self, series: Series) -> None:
@@ -232,7 +263,7 @@ class Track(Meter):
         if seconds > series.gate:
             series.exemplify(seconds)
         self._set_error(call, error)
-        self._record_full(call, seconds)
+        self.record_full(call, seconds)
 
     def abandon(self, call: Call) -> None:
         """Forget `call`: nothing was inferred."""
@@ -281,10 +312,14 @@ class Track(Meter):
         else:
             call.detections(found)
 
-    def _record_full(self, call: Call, seconds: float) -> None:
+    def record_full(self, call: Call, seconds: float) -> None:
+        """Record `call`, which has ended and reported something; later, if that is still on a device."""
         call.open = False
         series = call.series
         dtype, confidences, class_dtype, classes, names = call.frame
+        if dtype is HELD:
+            self.recorder.device.hold(call, seconds)
+            return
         series.record_full((seconds, dtype, confidences, class_dtype, classes, names, call.facts))
         if len(series.full) >= _MANY_FULL:
             self.recorder.fold_now(series)
@@ -292,7 +327,7 @@ class Track(Meter):
     def _set_error(self, call: Call, error: BaseException) -> None:
         facts = call.fact()
         facts.frames = None
-        call.frame = NO_FRAME
+        call.frame = without_detections(call.frame)
         try:
             facts.error = error_type(error)
         except Exception as problem:  # a broken __str__ of the user's exception
@@ -305,7 +340,7 @@ class Track(Meter):
             self._report(call, found)
         if seconds > series.gate:
             series.exemplify(seconds)
-        self._record_full(call, seconds)
+        self.record_full(call, seconds)
 
     def _leave(self, call: Call) -> None:
         call.open = False
@@ -325,7 +360,7 @@ class Track(Meter):
             if len(call.series.bare) >= _MANY_BARE:
                 self.recorder.fold_now(call.series)
         else:
-            self._record_full(call, seconds)
+            self.record_full(call, seconds)
 
     def _exit(self, nearest: Call | None, error: BaseException | None, ended: float) -> None:
         """End a `with` block that raised, or whose call is not the innermost one of this context.

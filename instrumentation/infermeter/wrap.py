@@ -9,9 +9,9 @@ import functools
 import inspect
 from collections.abc import Callable
 from types import CodeType, FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from infermeter.call import WRAPPER, innermost, inside_lines, now
+from infermeter.call import WRAPPER, innermost, inside_lines, now, on_stacks
 from infermeter.errors import ConfigError
 from infermeter.streams import adrive, adrive_items, drive, drive_items
 
@@ -138,6 +138,34 @@ _TIMED_COROUTINE = _TIMED.replace("    def {name}", "    async def {name}").repl
 )
 
 
+# A function of another library. It is passed through as it is once `live` is empty: whoever wrapped ours keeps it.
+_AROUND = """
+def @factory(@live, @before, @after, @failed, @BaseException, @function):
+    def {name}({parameters}):
+        if not @live:
+            return @function({arguments})
+        @state = @before({arguments})
+        try:
+            @result = @function({arguments})
+        except @BaseException as @error:
+            @failed(@state, @error)
+            raise
+        return @after(@state, @result)
+    return {name}
+"""
+
+_AROUND_COROUTINE = _AROUND.replace("    def {name}", "    async def {name}").replace("@function(", "await @function(")
+
+_AROUND_GENERATOR = """
+def @factory(@live, @drive, @function):
+    def {name}({parameters}):
+        if not @live:
+            return (yield from @function({arguments}))
+        return (yield from @drive(@function({arguments}), {arguments}))
+    return {name}
+"""
+
+
 def wrap(track: "Track", function: Any) -> Any:
     """`function` watched by `track`; a static or class method stays one.
 
@@ -176,6 +204,7 @@ def wrap(track: "Track", function: Any) -> Any:
     if kind == "coroutine":
         read = "@read(@call, @result)" if track.detections is not None else ""
         return _build(_COROUTINE, function, names, read=read)
+    on_stacks[:] = [None]
     return _build(_FUNCTION if track.detections is None else _READING_FUNCTION, function, names)
 
 
@@ -192,6 +221,33 @@ def timed(record: Callable[[float], None], function: Any, verb: str) -> Any:
         raise ConfigError(f"{verb}() got the {kind} {function!r}, expected a function or coroutine that returns")
     names = {"record": record, "now": now, "function": function}
     return _build(_TIMED_COROUTINE if kind == "coroutine" else _TIMED, function, names)
+
+
+class Around(NamedTuple):
+    """What happens around each call of a function, sync or async, that is not ours; none of it may raise.
+
+    Attributes:
+        before: called with the arguments of the call; what it gives is passed to the other two.
+        after: called with that and the result; gives what the caller gets, which is the result.
+        failed: called with that and the exception, which goes on to the caller.
+    """
+
+    before: Callable[..., Any]
+    after: Callable[[Any, Any], Any]
+    failed: Callable[[Any, BaseException], None]
+
+
+def around(function: Any, live: list[None], hooks: Around) -> Any:
+    """`function` with `hooks` around each call, until `live` is emptied; a static or class method stays one."""
+    if isinstance(function, (staticmethod, classmethod)):
+        return type(function)(around(function.__func__, live, hooks))
+    names = {**hooks._asdict(), "live": live, "BaseException": BaseException, "function": function}
+    return _build(_AROUND_COROUTINE if inspect.iscoroutinefunction(function) else _AROUND, function, names)
+
+
+def around_generator(function: Any, live: list[None], drive: Callable[..., Any]) -> Any:
+    """The generator function `function`, whose generators are driven by `drive(generator, *arguments)`."""
+    return _build(_AROUND_GENERATOR, function, {"live": live, "drive": drive, "function": function})
 
 
 def _called(verb: str, function: Any) -> Any:
@@ -219,8 +275,12 @@ def _kind(function: Any, called: Any) -> str:
 def _build(template: str, function: Any, names: dict[str, object], **words: str) -> Any:
     """A function from `template`, where `@x` is a name of ours and its factory takes some of `names`."""
     # A parameter that is named like a name of ours leaves only passing everything on.
-    plain = isinstance(function, FunctionType) and not any(n.startswith(_PREFIX) for n in function.__code__.co_varnames)
-    parameters, arguments = _parameters(function.__code__) if plain else ("*args, **kwargs", "*args, **kwargs")
+    plain = isinstance(function, FunctionType)
+    if plain:
+        parameters, arguments = _parameters(function.__code__)
+        plain = _PREFIX not in parameters
+    if not plain:
+        parameters = arguments = "*args, **kwargs"
     source = template.format(name="call", parameters=parameters, arguments=arguments, **words).replace("@", _PREFIX)
     namespace: dict[str, Any] = {}
     file = WRAPPER if template in {_FUNCTION, _READING_FUNCTION} else _OTHER

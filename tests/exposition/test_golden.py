@@ -88,6 +88,7 @@ def llm() -> Recorder:
 
     def stream(call: Call) -> None:
         call.fact().first_item = 0.25
+        call.fact().per_token = 0.021
         call.tokens(prompt=1000)
         call.tokens(completion=120)
         call.tokens(completion=80)
@@ -155,6 +156,7 @@ def serving() -> Recorder:
         recorder.load("yolov8m", "8.3").loaded(seconds)
     for device, size in (("cpu", 1024), ("cuda:0", 2048), ("cuda:0", 4096)):
         recorder.model_memory("yolov8m", size, "8.3", device=device)
+    recorder.note(None, "vram_allocated_bytes", "cuda:0", 3584.0)
     recorder.model_accuracy("yolov8m", 0.9375, "8.3")
     queue = recorder.queue("yolov8m", "8.3")
     for _ in range(3):

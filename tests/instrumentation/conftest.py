@@ -14,10 +14,10 @@ import warnings
 from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client import CollectorRegistry
 
 from infermeter import Recorder
+from tests.page import Page
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,36 +31,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("alone"):
                 item.add_marker(pytest.mark.skip(reason="parent and child are on one page, where they share a folder"))
-
-
-class Page:
-    """One scrape, parsed back from the text that Prometheus gets."""
-
-    def __init__(self, text: str) -> None:
-        families = text_string_to_metric_families(text)
-        self.samples = [(sample.name, sample.labels, sample.value) for family in families for sample in family.samples]
-
-    def value(self, name: str, **labels: str) -> float:
-        """The sum of the samples of `name` that have `labels`; there must be one."""
-        found = [value for other, own, value in self.samples if other == name and labels.items() <= own.items()]
-        assert found, f"no sample of {name} with {labels}"
-        return sum(found)
-
-    def by(self, label: str, name: str, **labels: str) -> dict[str, float]:
-        """The samples of `name` that have `labels`, by the value of `label`."""
-        return {
-            own[label]: value for other, own, value in self.samples if other == name and labels.items() <= own.items()
-        }
-
-    def dropped(self) -> dict[str, float]:
-        """The reasons for which observations were dropped, with their number."""
-        reasons = self.by("reason", "infermeter_observations_dropped_total")
-        return {reason: number for reason, number in reasons.items() if number}
-
-    @property
-    def names(self) -> set[str]:
-        """The names of all samples."""
-        return {name for name, _, _ in self.samples}
 
 
 class Scrape(Protocol):
@@ -110,8 +80,7 @@ def scrape() -> Scrape:
     """What Prometheus would get."""
 
     def read(recorder: Recorder) -> Page:
-        assert recorder.settings.registry is not None
-        return Page(generate_latest(recorder.settings.registry).decode())
+        return Page.of(recorder)
 
     return read
 

@@ -13,7 +13,8 @@ import infermeter
 from infermeter import Detections
 
 if TYPE_CHECKING:
-    from tests.instrumentation.conftest import Page, RunPython, Scrape
+    from tests.instrumentation.conftest import RunPython, Scrape
+    from tests.page import Page
 
 EXACT = [0.25, 0.5, 0.875]
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from infermeter import Recorder
-    from tests.instrumentation.conftest import NewRecorder, Page, Scrape
+    from tests.instrumentation.conftest import NewRecorder, Scrape
+    from tests.page import Page
 
 HUGE = 10**400
 

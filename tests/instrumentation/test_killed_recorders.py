@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from infermeter import Recorder
-    from tests.instrumentation.conftest import Page, Scrape
+    from tests.instrumentation.conftest import Scrape
+    from tests.page import Page
 
 KILLS = int(os.environ.get("INFERMETER_KILLS", "20"))
 RESTARTS = 50 * KILLS

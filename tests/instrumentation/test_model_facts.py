@@ -11,7 +11,8 @@ from infermeter import ConfigError
 
 if TYPE_CHECKING:
     from infermeter import Recorder
-    from tests.instrumentation.conftest import InChild, NewRecorder, Page, Scrape
+    from tests.instrumentation.conftest import InChild, NewRecorder, Scrape
+    from tests.page import Page
 
 
 def infos(page: Page) -> list[dict[str, str]]:

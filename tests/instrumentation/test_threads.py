@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from infermeter import Recorder
-    from tests.instrumentation.conftest import NewRecorder, Page, Scrape
+    from tests.instrumentation.conftest import NewRecorder, Scrape
+    from tests.page import Page
 
 THREADS = 16
 CALLS = 1200

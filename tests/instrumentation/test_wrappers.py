@@ -92,7 +92,7 @@ def test_string_annotations_resolve() -> None:
 def test_a_wrapper_can_be_pickled() -> None:
     """By name, as any function of a module."""
     module = inspect.getmodule(infer)
-    assert module is None or pickle.loads(pickle.dumps(infer)) is infer  # noqa: S301
+    assert module is None or pickle.loads(pickle.dumps(infer)) is infer
 
 
 @st.composite
