@@ -33,10 +33,7 @@ class Renderer:
         self._rows = rows
         self._constant = constant
         self._known: dict[tuple[tuple[str, ...], tuple[str, ...]], _LabelText] = {}
-        every = [(name, family, rows.edges.get(name, ())) for name, family in FAMILIES.items()]
-        # Whole numbers take half as long to write as others.
-        self._lines = {name: _lines(family, edges, "%d.0") for name, family, edges in every}
-        self._long_lines = {name: _lines(family, edges, "%a") for name, family, edges in every}
+        self._lines: dict[str, list[bytes]] = {}  # of those families that have rows
 
     def page(self, end: bytes, *, open_metrics: bool) -> bytes:
         """The lines of every family that has rows, and then `end`; the caller holds the fold lock."""
@@ -67,14 +64,13 @@ class Renderer:
 
     def _render(self, group: Group, rows: list[HistogramRow]) -> None:
         """Make the lines of some histograms anew."""
-        name = group.family.name
-        lines = self._lines[name]
         numbers = np.array([row.values for row in rows])
         counts, totals = numbers[:, :-1], numbers[:, -1].tolist()
         if counts[:, -1].max() < _MOST_DIGITS:
             counts = counts.astype(np.int64)
+            lines = self._between(group.family)
         else:
-            lines = self._long_lines[name]
+            lines = _lines(group.family, self._rows.edges.get(group.family.name, ()), "%a")
         labelled = self._labels(group)
         for row, count, total in zip(rows, counts.tolist(), totals, strict=True):
             # The number of values is the last bucket too.
@@ -84,9 +80,18 @@ class Renderer:
 
     def _rendered(self, group: Group) -> list[bytes]:
         """The lines of rows that are no histograms."""
-        lines = self._lines[group.family.name]
+        lines = self._between(group.family)
         labelled = self._labels(group)
         return [labelled(row.labels).join(lines) % tuple(row.values.tolist()) for row in list(group.values())]
+
+    def _between(self, family: Family) -> list[bytes]:
+        """What stands between the labels of a row of `family`, whose counts have few digits."""
+        lines = self._lines.get(family.name)
+        if lines is None:
+            # Whole numbers take half as long to write as others.
+            edges = self._rows.edges.get(family.name, ())
+            lines = self._lines[family.name] = _lines(family, edges, "%d.0")
+        return lines
 
     def _labels(self, group: Group) -> Callable[[tuple[str, ...]], bytes]:
         """What gives the label text of a row of `group`, as a part of a format, for the labels that it shares."""
