@@ -44,6 +44,7 @@ bench: $(VENV)/ready
 	$(BIN)/python -m benchmarks.stall --check
 	$(BIN)/python -m benchmarks.encoding --check
 	$(BIN)/python -m benchmarks.workers --check
+	$(BIN)/python -m benchmarks.requests --check
 	$(BIN)/python -m benchmarks.gpu_benchmark demo/detector.onnx --seconds 1
 
 # What depends on the interpreter, on the other Pythons that are on this machine.

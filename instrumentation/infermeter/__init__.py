@@ -36,6 +36,8 @@ watch = _default.watch
 serve = _default.serve
 asgi_app = _default.asgi_app
 wsgi_app = _default.wsgi_app
+asgi_middleware = _default.asgi_middleware
+wsgi_middleware = _default.wsgi_middleware
 register = _default.register
 write_textfile = _default.write_textfile
 push = _default.push
@@ -53,6 +55,7 @@ __all__ = [
     "Track",
     "__version__",
     "asgi_app",
+    "asgi_middleware",
     "cache",
     "configure",
     "current",
@@ -70,4 +73,5 @@ __all__ = [
     "watch",
     "write_textfile",
     "wsgi_app",
+    "wsgi_middleware",
 ]

@@ -40,3 +40,11 @@ LOAD_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 30
 
 # 1 ms (an idle worker takes it at once) to a minute; 5 s, from where a queue is too slow, is an edge.
 WAIT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+# An HTTP request around an inference: as DURATION_SECONDS, so that the two can be laid over each other, and two edges
+# below it, because health checks and answers from a cache take some tenths of a millisecond; every latency objective
+# that people state for a service (50, 100, 250, 500 ms, 1, 2.5 s) is an edge.
+REQUEST_SECONDS = (0.00025, 0.0005, *DURATION_SECONDS)
+
+# 0 (most requests have no body), then powers of four from 256 bytes (a small JSON) over photographs to 64 MiB.
+REQUEST_BYTES = (0.0, 256.0, *SIZE_BYTES)

@@ -11,6 +11,7 @@ from infermeter import buckets
 SERVICE_LABELS = ("service", "model", "version")
 DEVICE_LABELS = ("service", "device")
 CACHE_LABELS = ("service", "cache")  # a cache may serve several models
+HTTP_LABELS = ("service", "method", "endpoint")
 
 # What a series announces at 0 before its first error; see `failures.py` for what each kind means.
 ANNOUNCED_ERRORS = ("timeout", "cuda_oom", "cancelled", "other")
@@ -165,6 +166,38 @@ FAMILIES: dict[str, Family] = {
             "gauge",
             "How good the model is by the measure of its service, 0 to 1.",
             across="mostrecent",
+        ),
+        Family(
+            "http_requests_total",
+            "counter",
+            "HTTP requests by method, route template and status; status 499 is a client that left before the answer.",
+            labels=(*HTTP_LABELS, "status"),
+        ),
+        Family(
+            "http_request_duration_seconds",
+            "histogram",
+            "Time from the start of an HTTP request to the last byte of its response, in seconds.",
+            labels=HTTP_LABELS,
+            edges=buckets.REQUEST_SECONDS,
+        ),
+        Family(
+            "http_request_size_bytes",
+            "histogram",
+            "Size of the body of an HTTP request, in bytes.",
+            labels=HTTP_LABELS,
+            edges=buckets.REQUEST_BYTES,
+        ),
+        Family(
+            "http_requests_in_flight",
+            "gauge",
+            "HTTP requests that came in and whose response is not complete.",
+            labels=("service",),
+        ),
+        Family(
+            "websocket_connections_active",
+            "gauge",
+            "WebSocket connections that were accepted and are not closed.",
+            labels=("service",),
         ),
         Family("cache_hits_total", "counter", "Look-ups that found their answer in the cache.", labels=CACHE_LABELS),
         Family("cache_misses_total", "counter", "Look-ups that found nothing in the cache.", labels=CACHE_LABELS),

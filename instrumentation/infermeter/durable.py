@@ -12,7 +12,7 @@ import numpy as np
 from infermeter.fold import PACKERS, Drop, class_counts, fold_confidences, packed_floats, stated
 from infermeter.guard import Guard
 from infermeter.observation import FLOATS, WIDTHS, Facts, Frame
-from infermeter.payload import BARE, FLOATS32, FLOATS64, PACKED, Packed, tag
+from infermeter.payload import ANSWERED, BARE, FLOATS32, FLOATS64, PACKED, SIZE, Packed, tag
 from infermeter.ring import Append
 from infermeter.rows import Rows
 from infermeter.series import Series, Totals
@@ -179,3 +179,31 @@ def record_in(
         return found.packed()
 
     series.record_bare, series.record_full = record_bare, record_full
+
+
+def answers_in(
+    pairs: list[float], number: int, append: Append, make_room: Callable[[], object], astray: list[None]
+) -> Callable[[float, float], None]:
+    """What takes the seconds and the bytes of an HTTP request, and records it in a ring.
+
+    Args:
+        pairs: where those wait, in turns, that the ring does not take.
+        number: of the shared row in which they are counted.
+        append: to the ring.
+        make_room: has what waits in the ring folded.
+        astray: as of `record_in`.
+    """
+    tagged, packed = tag(number, ANSWERED), SIZE.pack
+
+    def record(seconds: float, size: float) -> None:
+        payload = packed(size)
+        if append(tagged, seconds, payload):
+            if astray:
+                make_room()
+            return
+        make_room()
+        if not append(tagged, seconds, payload):
+            pairs.extend((seconds, size))
+            astray.append(None)
+
+    return record

@@ -84,6 +84,21 @@ def told(rows: Rows, row: Row, values: list[float], moment: float) -> None:
         Histogram(row, rows.edges_of(row.family.name)).add_checked(np.array(values, dtype=np.float64))
 
 
+def fold_requests(rows: Rows, row: Row, seconds: list[float], sizes: list[float]) -> None:
+    """Count HTTP requests of one method, endpoint and status.
+
+    Args:
+        rows: those of the process.
+        row: in which their number is counted; it has the labels of the others.
+        seconds: how long each took.
+        sizes: bytes of the body of each.
+    """
+    row.add(len(seconds))
+    for family, values in (("http_request_duration_seconds", seconds), ("http_request_size_bytes", sizes)):
+        histogram = Histogram(rows.histogram_row(family, row.labels, ()), rows.edges_of(family))
+        histogram.add_checked(np.array(values, dtype=np.float64))
+
+
 def take(items: list[Any]) -> list[Any]:
     """What `items` holds now, moved out from its front; another thread may append meanwhile."""
     taken = items[:]

@@ -9,7 +9,7 @@ from infermeter.catalogue import ANNOUNCED_ERRORS, FAMILIES
 REST = "_other"
 # The error types that do not fit are counted under a value that every series announces at 0.
 _REST_OF = {"error_type": "other"}
-GUARDED = ("model", "version", "class", "error_type", "stage", "device", "cache")
+GUARDED = ("model", "version", "class", "error_type", "stage", "device", "cache", "endpoint")
 DEFAULT_VALUES = 100
 DEFAULT_SERIES = 1000
 

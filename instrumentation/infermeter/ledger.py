@@ -1,7 +1,5 @@
 """The ledger: every series of a process, folded on a timer, at a scrape, and inline only when memory demands it."""
 
-import atexit
-import platform
 import time
 import weakref
 from _thread import LockType
@@ -11,16 +9,16 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from prometheus_client import Metric
 
-from infermeter import fork
+from infermeter import about, fork
 from infermeter.call import now
-from infermeter.catalogue import CACHE_LABELS, DEVICE_LABELS, DROP_REASONS, FAMILIES
+from infermeter.catalogue import CACHE_LABELS, DEVICE_LABELS, FAMILIES
 from infermeter.config import Settings, environment_service
 from infermeter.cost import Prices
 from infermeter.device import Device
 from infermeter.errors import ReenteredError
 from infermeter.exposition import expose
 from infermeter.fold import Name, fold, fold_notes, take
-from infermeter.guard import GUARDED, Guard, Labels, encodable
+from infermeter.guard import Guard, Labels, encodable
 from infermeter.meter import Meter
 from infermeter.pace import Pace
 from infermeter.queue import Queue
@@ -29,13 +27,13 @@ from infermeter.rows import Rows
 from infermeter.series import Series
 from infermeter.sharing import modes_of
 from infermeter.text import Renderer
-from infermeter.timer import Timer
+from infermeter.timer import Timer, at_exit
 from infermeter.turn import Turn
-from infermeter.version import __version__
 
 if TYPE_CHECKING:
     from infermeter.messages import Encoder
     from infermeter.multiprocess import Multiprocess
+    from infermeter.traffic import Traffic
 
 M = TypeVar("M", bound=Meter)
 
@@ -47,9 +45,6 @@ _FULL_WAITS_SECONDS = 0.25
 _PENDING_BYTES = 8 * 1024 * 1024
 # What may wait for a fold besides inferences.
 _PENDING = 256
-
-_DROPPED = "infermeter_observations_dropped_total"
-_FOLDED = "infermeter_label_values_folded_total"
 
 
 class Ledger:
@@ -64,7 +59,7 @@ class Ledger:
         self.pending_bytes = 0
         self.series: dict[Labels, Series] = {}
         self.queues: dict[Series, dict[Queue, None]] = {}  # what waits for those models that have a queue
-        refusals = Refusals(lambda reason, count: self.note(None, _DROPPED, reason, count))
+        refusals = Refusals(lambda reason, count: self.note(None, about.DROPPED, reason, count))
         self.valid, self.refuse, self.drop = refusals.valid, refusals.refuse, refusals.drop
         self._pass_over, self._tell = refusals.pass_over, refusals.tell
         self._guard = self._new_guard()
@@ -79,6 +74,7 @@ class Ledger:
         self._bound: weakref.WeakSet[Meter] = weakref.WeakSet()
         self._unshown: list[tuple[Meter, Series]] = []  # what a signal handler bound in the middle of another binding
         self._service: str | None = None
+        self.traffic: Traffic | None = None
         self._notes: list[tuple[Meter | None, str, str, float]] = []
         self._caches: dict[tuple[str, str], None] = {}  # family and name of those that were told of
         self.timer = Timer(self)
@@ -105,6 +101,11 @@ class Ledger:
     def lock(self) -> LockType:
         """Held by whoever folds; a fork waits for it."""
         return self._turn.lock
+
+    @property
+    def began(self) -> bool:
+        """Whether an inference or an HTTP request was recorded; from then on nothing can be configured."""
+        return bool(self.series) or (self.traffic is not None and self.traffic.began)
 
     # --- what meters call --------------------------------------------------------------------------------------
 
@@ -142,7 +143,7 @@ class Ledger:
     def note(self, meter: Meter | None, family: str, own: str, value: float) -> None:
         """Record a number outside any inference, under the value of the family's own label ("" if it has none)."""
         # Before the first inference nothing is settled, because `configure` may still come.
-        shared = self._shared if self.series or "service" not in FAMILIES[family].labels else None
+        shared = self._shared if self.began or "service" not in FAMILIES[family].labels else None
         if shared and shared.note(self._rows, self._named(meter, family, own), value, self.make_room):
             return
         self._notes.append((meter, family, own, value))
@@ -168,6 +169,11 @@ class Ledger:
         if self._service is None:
             self._service = self.settings.service or environment_service()
         return self._service
+
+    def settled(self) -> "tuple[str, Rows, Guard, Multiprocess | None]":
+        """Where something of this service is recorded that is no inference: from now on nothing can be configured."""
+        self.timer.start(at_once=self._shared is not None)
+        return encodable(self.service()), self._rows, self._guard, self._shared
 
     def weigh(self, payload: int) -> None:
         """Keep what waits for a fold within bounds, now that `payload` bytes are added."""
@@ -230,6 +236,8 @@ class Ledger:
         for series, queues in list(self.queues.items()):
             waiting = sum(len(queue.waiting) for queue in list(queues))
             series.totals.row("model_queue_length").tell(waiting, time.time())
+        if self.traffic is not None:
+            self.traffic.refresh(self._rows, encodable(self.service()))
         for family, cache in list(self._caches):
             self._rows.row(family, (encodable(self.service()),), (cache,))
 
@@ -256,7 +264,9 @@ class Ledger:
 
     def waits(self) -> bool:
         """Whether a fold has something to do."""
-        return self.device.harvest() or bool(self._notes) or any(one.waits() for one in list(self.series.values()))
+        if self.device.harvest() or self._notes or (self.traffic is not None and self.traffic.waits()):
+            return True
+        return any(one.waits() for one in list(self.series.values()))
 
     def keep_up(self) -> None:
         """What the timer does: fold, and with other processes show them what is open, and take over from the dead."""
@@ -298,21 +308,14 @@ class Ledger:
             return None
         from infermeter.multiprocess import Multiprocess  # noqa: PLC0415  (most services are one process)
 
-        atexit.register(_fold_the_rest, weakref.ref(self))
+        at_exit(self)
         return Multiprocess(folder)
-
-    def _announce_own(self) -> None:
-        """Show what tells of the library itself, at 0."""
-        for reason in sorted(DROP_REASONS):
-            self._rows.row(_DROPPED, (), (reason,))
-        for label in sorted(GUARDED):
-            self._rows.row(_FOLDED, (), (label,))
-        self._rows.row("infermeter_build_info", (), (__version__, platform.python_version())).set(1)
-        self._blank_rows = False
 
     def _new_guard(self) -> Guard:
         settings = self.settings
-        return Guard(settings.max_label_values, settings.max_series, lambda label: self.note(None, _FOLDED, label, 1))
+        return Guard(
+            settings.max_label_values, settings.max_series, lambda label: self.note(None, about.FOLDED, label, 1)
+        )
 
     def _named(self, meter: Meter | None, family: str, own: str) -> Name:
         """The labels under which something is told that is no inference."""
@@ -347,7 +350,7 @@ class Ledger:
     def _fold_once(self, one: Series | None, pace: Pace | None) -> None:
         started = now()
         if self._blank_rows:
-            self._announce_own()
+            self._blank_rows = about.announce(self._rows)
         if one is None:
             self.pending_bytes = 0
         shared = self._shared
@@ -359,6 +362,8 @@ class Ledger:
                 if pace is not None:
                     pace.step()
                 fold(series, self._guard, self._drop_in_fold)
+            if self.traffic is not None:
+                self.traffic.fold(self._rows)
             fold_notes([(*self._named(*told), value) for *told, value in take(self._notes)], self._rows)
             if shared is not None:
                 self._refresh()
@@ -370,7 +375,7 @@ class Ledger:
 
     def _drop_in_fold(self, reason: str, error: BaseException | None, count: int) -> None:
         """`drop` for whoever holds the lock, where nobody could take an exception: between the calls."""
-        self._rows.row(_DROPPED, (), (reason,)).add(count)
+        self._rows.row(about.DROPPED, (), (reason,)).add(count)
         self._tell(reason, error)
 
     def after_fork_in_child(self) -> None:
@@ -390,11 +395,6 @@ class Ledger:
         self._new_rows()
         self.pending_bytes = 0
         self._notes.clear()
+        if self.traffic is not None:
+            self.traffic.start_over()
         self.timer.after_fork_in_child()
-
-
-def _fold_the_rest(reference: "weakref.ref[Ledger]") -> None:
-    ledger = reference()
-    if ledger is not None and ledger.waits():
-        ledger.timer.end()
-        ledger.fold()

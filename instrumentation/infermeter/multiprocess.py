@@ -12,7 +12,7 @@ import numpy as np
 from infermeter import exemplars
 from infermeter.catalogue import FAMILIES
 from infermeter.dead import left_by
-from infermeter.durable import Namer, record_in
+from infermeter.durable import Namer, answers_in, record_in
 from infermeter.errors import ReenteredError
 from infermeter.extent import Entry, SharedRow, Sizes
 from infermeter.fold import Drop, Name
@@ -20,7 +20,7 @@ from infermeter.guard import Guard
 from infermeter.payload import MOMENT, TOLD, tag
 from infermeter.reaper import reap
 from infermeter.ring import Record
-from infermeter.rows import HistogramRow, Rows
+from infermeter.rows import HistogramRow, Row, Rows
 from infermeter.segment import SEGMENT, Segment
 from infermeter.segments import Dump, Folder, Problem
 from infermeter.series import Series
@@ -155,6 +155,14 @@ class Multiprocess:
             namer = Namer(series, rows, guard, drop)
             self._adopted.add(series)
             record_in(series, row.number, self._segment.append, make_room, namer, self.longest, self.astray)
+
+    def answers(
+        self, row: Row, pairs: list[float], make_room: Callable[[], object]
+    ) -> Callable[[float, float], None] | None:
+        """See `answers_in`; None where there is no room for the row in which HTTP requests are counted."""
+        if row.shared is None or self._segment is None:
+            return None
+        return answers_in(pairs, row.shared.number, self._segment.append, make_room, self.astray)
 
     # --- what folds, under the fold lock -----------------------------------------------------------------------
 

@@ -19,11 +19,13 @@ TOLD = 0
 # An inference of the series of the row, with its seconds, and as payload: nothing; the confidences of one frame, as
 # float32 or as float64; or a `Packed`.
 BARE, FLOATS32, FLOATS64, PACKED = 1, 2, 3, 4
+# An HTTP request, counted in the row, with its seconds, and as payload the bytes of its body, as float64.
+ANSWERED = 5
 
 _KINDS = 8
 _HEADER = struct.Struct("=dIIIIc")
 _NUMBERS = struct.Struct("=II")
-MOMENT = struct.Struct("=d")
+MOMENT = SIZE = struct.Struct("=d")
 
 
 def tag(number: int, kind: int) -> int:

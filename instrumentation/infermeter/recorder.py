@@ -21,9 +21,12 @@ from infermeter.registration import Registration
 from infermeter.track import Track
 
 if TYPE_CHECKING:
-    from infermeter.instrument import Instruments
+    from infermeter.asgi import App, AsgiMiddleware
+    from infermeter.instruments import Instruments
     from infermeter.page import Asgi, Page, Wsgi
     from infermeter.server import Server
+    from infermeter.wsgi import App as WsgiApp
+    from infermeter.wsgi import WsgiMiddleware
 
 T = TypeVar("T")
 
@@ -80,7 +83,7 @@ class Recorder(Ledger):
             ConfigError: an unknown option, a value that cannot work, a registry that already has a family of ours,
                 or a call after the first inference.
         """
-        if self.series:
+        if self.began:
             names = ", ".join(options)
             raise ConfigError(f"configure({names}) came after the first inference was recorded, expected before it")
         settings = self.settings.replaced(options)
@@ -277,6 +280,36 @@ class Recorder(Ledger):
         """`/metrics` as a WSGI application, to mount in a service of your own."""
         return self._page().wsgi_app()
 
+    def asgi_middleware(self, app: "App", *, exclude: Iterable[str] = ()) -> "AsgiMiddleware":
+        """Record the HTTP requests and WebSocket connections of an ASGI application: FastAPI, Starlette, any other.
+
+        `app = infermeter.asgi_middleware(app)`, or `app.add_middleware(infermeter.asgi_middleware)`. A request is
+        counted once, however many applications around and inside are watched.
+
+        Args:
+            app: the application.
+            exclude: endpoints that are left out, as the label `endpoint` would name them, for example "/healthz".
+
+        Raises:
+            ConfigError: `exclude` is no list of endpoints, or a registry that already has a family of ours.
+        """
+        from infermeter.asgi import AsgiMiddleware  # noqa: PLC0415  (most services are watched without)
+
+        middleware = AsgiMiddleware(self, app, exclude)
+        self._registry()
+        return middleware
+
+    def wsgi_middleware(self, app: "WsgiApp", *, exclude: Iterable[str] = ()) -> "WsgiMiddleware":
+        """Record the HTTP requests of a WSGI application: `app.wsgi_app = infermeter.wsgi_middleware(app.wsgi_app)`.
+
+        Args and errors are those of `asgi_middleware`.
+        """
+        from infermeter.wsgi import WsgiMiddleware  # noqa: PLC0415  (as above)
+
+        middleware = WsgiMiddleware(self, app, exclude)
+        self._registry()
+        return middleware
+
     def write_textfile(self, path: str | os.PathLike[str]) -> None:
         """Write the page to a file, for the textfile collector of node_exporter; readers see all of it or the old one.
 
@@ -334,7 +367,7 @@ class Recorder(Ledger):
         return Page(self, self._registry())
 
     def _instrumented(self) -> "Instruments":
-        from infermeter.instrument import Instruments  # noqa: PLC0415  (not part of recording)
+        from infermeter.instruments import Instruments  # noqa: PLC0415  (not part of recording)
 
         if self._instruments is None:
             self._instruments = Instruments(self)

@@ -6,8 +6,8 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from infermeter.fold import Drop, fold_confidences, fold_durations, fold_exemplars, told
-from infermeter.payload import BARE, FLOATS32, MOMENT, PACKED, TOLD, unpacked, untagged
+from infermeter.fold import Drop, fold_confidences, fold_durations, fold_exemplars, fold_requests, told
+from infermeter.payload import ANSWERED, BARE, FLOATS32, MOMENT, PACKED, SIZE, TOLD, unpacked, untagged
 from infermeter.ring import Record
 from infermeter.rows import HistogramRow, Row, Rows
 from infermeter.series import Series
@@ -57,6 +57,9 @@ def tally(tagged: int, records: list[Record], rows: Rows, targets: Targets, drop
         row = _row(target)
         moment = MOMENT.unpack(records[-1][2])[0] if row.family.kind == "gauge" else 0.0
         told(rows, row, [value for _, value, _ in records], moment)
+    elif kind == ANSWERED:
+        sizes = [SIZE.unpack(payload)[0] for _, _, payload in records]
+        fold_requests(rows, _row(target), [seconds for _, seconds, _ in records], sizes)
     elif isinstance(target, Subject) and kind <= PACKED:
         _infer(target, kind, records, rows, targets, drop)
     else:

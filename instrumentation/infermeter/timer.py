@@ -1,6 +1,7 @@
-"""Work that is done once a second, in a thread that keeps nobody alive and holds up no exit."""
+"""Work that is done once a second, in a thread that keeps nobody alive and holds up no exit; and at the end."""
 
 import _thread
+import atexit
 import logging
 import os
 import sys
@@ -62,3 +63,27 @@ def _run(reference: "weakref.ref[Busy]", pause: float) -> None:
             return
         owner.keep_up()
         del owner
+
+
+class Folder(Protocol):
+    """Who has something to fold when the process ends."""
+
+    timer: Timer
+
+    def waits(self) -> bool:
+        """Whether there is something to fold."""
+
+    def fold(self) -> None:
+        """Fold it."""
+
+
+def at_exit(owner: Folder) -> None:
+    """Have `owner`, if anybody else still knows it, fold what is left when the interpreter ends."""
+    atexit.register(_fold_the_rest, weakref.ref(owner))
+
+
+def _fold_the_rest(reference: "weakref.ref[Folder]") -> None:
+    owner = reference()
+    if owner is not None and owner.waits():
+        owner.timer.end()
+        owner.fold()

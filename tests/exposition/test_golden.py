@@ -201,9 +201,35 @@ def processes() -> Recorder:
     return recorder
 
 
+def http() -> Recorder:
+    """Requests of two endpoints on edges and beside them, and of none, one in flight, and an open connection."""
+    recorder = Recorder(service="gate", registry=CollectorRegistry())
+    recorder.asgi_middleware(idle)
+    traffic = recorder.traffic
+    assert traffic is not None
+    for method, endpoint, status, seconds, size in (
+        ("GET", "/items/{item_id}", 200, 0.00025, 0.0),
+        ("GET", "/items/{item_id}", 200, 0.001, 0.0),
+        ("GET", "/items/{item_id}", 404, 0.0001, 0.0),
+        ("POST", "/images", 201, 0.5, 300_000.0),
+        ("POST", "/images", 499, 100.0, 256.0),
+        ("BREW", "_unmatched", 405, 0.002, 3.0),
+        ("GET", "_unmatched", 999, 0.002, 3.0),
+    ):
+        traffic.record(method, endpoint, status)(seconds, size)
+    traffic.open[recorder] = traffic.sockets[recorder] = None
+    return recorder
+
+
+async def idle(_scope: object, _receive: object, _send: object) -> None:
+    """An application that does nothing."""
+
+
 FOLDERS: list[TemporaryDirectory[str]] = []
 LIVING: list[Recorder] = []
-SERVICES = {service.__name__: service for service in (zeros, vision, llm, errors, labels, folded, serving, processes)}
+SERVICES = {
+    service.__name__: service for service in (zeros, vision, llm, errors, labels, folded, serving, processes, http)
+}
 
 
 @pytest.fixture(params=SERVICES)

@@ -3,8 +3,8 @@
 A `type: ignore` that names an error code says that the line must be refused; mypy reports one that is not needed.
 """
 
-from collections.abc import AsyncIterator, Iterator
-from typing import assert_type
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from typing import Any, assert_type
 
 import numpy as np
 from prometheus_client import CollectorRegistry
@@ -121,3 +121,21 @@ infermeter.model_accuracy(model="yolov8m", score=0.93, version="8.3")
 
 recorder = infermeter.Recorder(service="mine", registry=CollectorRegistry())
 assert_type(recorder.track(model="a"), infermeter.Track)
+
+
+async def asgi(
+    scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+) -> None:
+    await receive()
+
+
+def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    return [b""]
+
+
+infermeter.asgi_middleware(asgi, exclude=["/healthz"])
+infermeter.wsgi_middleware(wsgi, exclude=["/healthz"])
+infermeter.instrument("onnxruntime", exclude=("flask",))
+infermeter.uninstrument()
+infermeter.instrument(1)  # type: ignore[arg-type]
+assert_type(infermeter.watch(Detector(), "gate", detections="auto"), Detector)
