@@ -3,10 +3,14 @@
 import ast
 import subprocess
 import sys
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+import infermeter
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "instrumentation" / "infermeter"
@@ -40,6 +44,7 @@ ORDER = (
     "onnx_outputs",
     "pace",
     "rows",
+    "about",
     "exemplars",
     "histogram",
     "config",
@@ -51,6 +56,8 @@ ORDER = (
     "cache",
     "series",
     "fold",
+    "traffic",
+    "endpoints",
     "payload",
     "tally",
     "durable",
@@ -60,10 +67,12 @@ ORDER = (
     "streams",
     "wrap",
     "patch",
+    "asgi",
+    "wsgi",
     "load",
     "track",
     "marks",
-    "watch",
+    "watched",
     "steps",
     "fork",
     "exposition",
@@ -77,7 +86,7 @@ ORDER = (
     "textfile",
     "server",
     "arrivals",
-    "instrument",
+    "instruments",
     "recorder",
     "__init__",
 )
@@ -127,7 +136,7 @@ def test_imports_point_one_way(module: str) -> None:
 
 def test_an_integration_is_imported_by_none() -> None:
     """It imports what is below the recorder, and what it shares with another integration is no integration."""
-    allowed = set(ORDER[: ORDER.index("instrument")])
+    allowed = set(ORDER[: ORDER.index("instruments")])
     found = {path.stem: imported_modules(path) - allowed for path in INTEGRATIONS.glob("*.py")}
     assert {name for name, extra in found.items() if extra} == set()
     entries = {entry.value.rpartition(".")[2] for entry in entry_points(group="infermeter.integrations")}
@@ -139,6 +148,13 @@ def test_an_integration_imports_its_library_late() -> None:
     allowed = {"infermeter", "numpy", *sys.stdlib_module_names}
     found = {path.stem: imported_at_once(path) - allowed for path in INTEGRATIONS.glob("*.py")}
     assert {name for name, extra in found.items() if extra} == set()
+
+
+def test_no_module_takes_the_name_of_a_verb() -> None:
+    """A module that is imported late would take the place of a verb of its name, in the package."""
+    for name in ORDER:
+        import_module(f"infermeter.{name}")
+    assert [name for name in infermeter.__all__ if isinstance(getattr(infermeter, name), ModuleType)] == []
 
 
 def imported_at_once(path: Path) -> set[str]:

@@ -32,6 +32,8 @@ _TORCH_MODULES_VARIABLE = "INFERMETER_TORCH_MODULES"
 _MODES = ("classic", "native", "both")
 _MULTIPROCESS_VARIABLE = "INFERMETER_MULTIPROC_DIR"
 _PEER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+# The folder of `infermeter run`, in the environment of what it started.
+RUN_VARIABLE = "INFERMETER_RUN"
 # Queries average its bare name, which a native histogram would take.
 _ALWAYS_CLASSIC = "objects_per_frame"
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
@@ -186,6 +188,12 @@ def environment_multiprocess_dir() -> Path | None:
         except ConfigError as error:
             log.warning("this process counts for itself alone, because of the variable %s: %s", variable, error)
     return None
+
+
+def environment_run_folder() -> Path | None:
+    """The folder of the `infermeter run` that started this process, or one above it."""
+    value = os.environ.get(RUN_VARIABLE)
+    return Path(value) if value else None
 
 
 def environment_torch_modules() -> list[tuple[str, str]]:

@@ -3,15 +3,14 @@
 import difflib
 import importlib.util
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterable
-from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
 from infermeter.arrivals import Arrivals
+from infermeter.config import environment_run_folder
 from infermeter.errors import ConfigError
 from infermeter.patch import UnknownLibraryError
 
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("infermeter")
 
 GROUP = "infermeter.integrations"
-# The folder of `infermeter run`, in the environment of what it started.
-RUN_VARIABLE = "INFERMETER_RUN"
 
 Undo = Callable[[], None]
 
@@ -142,17 +139,17 @@ class _Watching:
     def arrived(self, module: ModuleType) -> None:
         """A module of the library has been imported."""
         library = module.__name__.split(".")[0]
-        version = str(getattr(sys.modules.get(library), "__version__", "") or "of unknown version")
+        release = _version(library)
         try:
             self._undo.append(self._integration.install(self._recorder, module))
         except UnknownLibraryError as error:
-            self.problem = f"{library} {version} is not one that it knows: {error}"
-            log.warning("%s %s is not watched: %s", library, version, error)
+            self.problem = f"{library} {release} is not one that it knows: {error}"
+            log.warning("%s %s is not watched: %s", library, release, error)
         except Exception as error:  # in the middle of an import of the user's
             self.problem = f"{type(error).__name__}: {error}"
-            log.exception("%s %s is not watched", library, version)
+            log.exception("%s %s is not watched", library, release)
         else:
-            announce(self._name, version)
+            announce(self._name, release)
 
     def end(self) -> None:
         """Watch no longer."""
@@ -160,16 +157,25 @@ class _Watching:
             undo()
 
 
-def announce(name: str, version: str) -> None:
+def announce(name: str, release: str) -> None:
     """Say that a library is watched: in the log, and where `infermeter run` started us, once for all processes."""
-    log.info("watching %s %s", name, version)
-    folder = os.environ.get(RUN_VARIABLE)
-    if folder:
+    log.info("watching %s %s", name, release)
+    folder = environment_run_folder()
+    if folder is not None:
         try:
-            with (Path(folder) / f"watching-{name}").open("x", encoding="utf-8"):
-                print(f"infermeter: watching {name} {version}", file=sys.stderr, flush=True)  # noqa: T201
+            with (folder / f"watching-{name}").open("x", encoding="utf-8"):
+                print(f"infermeter: watching {name} {release}", file=sys.stderr, flush=True)  # noqa: T201
         except OSError:  # another process said it
             pass
+
+
+def _version(library: str) -> str:
+    """The release of a library that is being imported; asking modules with a `__getattr__` may have them warn."""
+    said = vars(sys.modules.get(library, sys)).get("__version__")
+    try:
+        return str(said or version(library))
+    except PackageNotFoundError:  # it is installed as a package of another name
+        return "of unknown version"
 
 
 def _installed(library: str) -> bool:

@@ -1,15 +1,21 @@
 """`/metrics` over HTTP from a background thread."""
 
 import errno
+import logging
+import os
 import socket
 import threading
+import weakref
 from socketserver import ThreadingMixIn
 from types import TracebackType
 from typing import Self
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
+from infermeter.config import environment_run_folder
 from infermeter.errors import ConfigError
 from infermeter.page import Page
+
+log = logging.getLogger("infermeter")
 
 _LAST_PORT = 65535
 
@@ -18,19 +24,31 @@ class Server:
     """A running metrics server; ends with the process, with `close`, or at the end of a `with` block.
 
     Attributes:
-        port: the port it listens on.
+        port: the port it listens on; 0 if it does not listen.
     """
 
-    def __init__(self, httpd: WSGIServer, thread: threading.Thread) -> None:
+    def __init__(self, httpd: WSGIServer | None = None) -> None:
         self._httpd = httpd
-        self._thread = thread
-        self.port: int = httpd.server_port
+        self.port: int = 0
+        if httpd is not None:
+            self.port = httpd.server_port
+            self._thread = threading.Thread(target=httpd.serve_forever, name="infermeter-metrics", daemon=True)
+            self._thread.start()
+            _listening.add(self)
 
     def close(self) -> None:
         """Stop listening; closing twice is harmless."""
-        self._httpd.shutdown()
-        self._httpd.server_close()
-        self._thread.join()
+        httpd, self._httpd = self._httpd, None
+        if httpd is not None:
+            httpd.shutdown()
+            httpd.server_close()
+            self._thread.join()
+
+    def leave(self) -> None:
+        """Forget the port, which is another process's: that of which this one is a fork."""
+        httpd, self._httpd = self._httpd, None
+        if httpd is not None:
+            httpd.socket.close()
 
     def __enter__(self) -> Self:
         return self
@@ -47,6 +65,9 @@ def serve(page: Page, port: int, addr: str) -> Server:
         raise ConfigError(f"serve({port!r}) is not a port number of 0 to 65535")
     if not isinstance(addr, str):
         raise ConfigError(f"serve(addr={addr!r}) is not a string, for example '127.0.0.1'")
+    if environment_run_folder() is not None:
+        log.info("port %d is not served: infermeter run serves the metrics of all its processes", port)
+        return Server()
     try:
         httpd = _Httpd(page, port, addr)
     except UnicodeError as error:
@@ -57,9 +78,19 @@ def serve(page: Page, port: int, addr: str) -> Server:
         else:
             message = f"cannot serve on {addr!r} port {port}: {error.strerror or error}"
         raise ConfigError(message) from error
-    thread = threading.Thread(target=httpd.serve_forever, name="infermeter-metrics", daemon=True)
-    thread.start()
-    return Server(httpd, thread)
+    return Server(httpd)
+
+
+_listening: weakref.WeakSet[Server] = weakref.WeakSet()
+
+
+def _leave_all() -> None:
+    for server in list(_listening):
+        server.leave()
+
+
+# A worker that kept the port open would keep it from who comes after its parent, and answer nobody.
+os.register_at_fork(after_in_child=_leave_all)
 
 
 class _Httpd(ThreadingMixIn, WSGIServer):

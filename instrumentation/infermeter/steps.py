@@ -7,7 +7,7 @@ from infermeter.patch import failed
 
 if TYPE_CHECKING:
     from infermeter.ledger import Ledger
-    from infermeter.watch import Watched
+    from infermeter.watched import Watched
 
 
 class Steps:

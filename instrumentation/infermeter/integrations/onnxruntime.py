@@ -14,7 +14,7 @@ from infermeter.observation import Facts
 from infermeter.onnx_outputs import Read, reader
 from infermeter.patch import Patches, UnknownLibraryError, failed, harmless
 from infermeter.results import Frames
-from infermeter.watch import Watched, watched
+from infermeter.watched import Watched, watched
 from infermeter.wrap import Around
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ _State = tuple["Track", "Series", Facts, float, "_Session", Any]
 
 
 def install(recorder: "Recorder", module: ModuleType) -> Callable[[], None]:
-    """Watch sessions; see `infermeter.instrument.Integration`."""
+    """Watch sessions; see `infermeter.instruments.Integration`."""
     session, inference_session = getattr(module, "Session", None), getattr(module, "InferenceSession", None)
     if session is None or inference_session is None:
         raise UnknownLibraryError(f"{module.__name__} has no Session or no InferenceSession")

@@ -1,0 +1,7 @@
+"""`python -m infermeter_exporters`: the command `infermeter`."""
+
+import sys
+
+from infermeter_exporters.cli import main
+
+sys.exit(main())
