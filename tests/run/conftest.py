@@ -12,6 +12,7 @@ import textwrap
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -22,10 +23,10 @@ from tests.page import Page
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
 PATIENCE = 60
 """Seconds that anything may take before a test fails."""
+ROOT = Path(__file__).parents[2]
 OPTIONS = ("--service", "gate", "--port", "0", "--addr", "127.0.0.1")
 
 
@@ -150,3 +151,30 @@ def script(tmp_path: Path) -> Callable[..., str]:
         return str(path)
 
     return written
+
+
+@pytest.fixture
+def mended(tmp_path: Path) -> dict[str, str]:
+    """An environment in which ultralytics works beside a torch for the CPU, offline, by a `sitecustomize`.
+
+    It mends torchvision when ultralytics is imported: that takes torch, which not every process needs.
+    """
+    site = tmp_path / "site" / "sitecustomize.py"
+    site.parent.mkdir()
+    site.write_text(
+        "import sys\n"
+        "class Mend:\n"
+        "    @staticmethod\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        "        if name == 'ultralytics':\n"
+        "            sys.meta_path.remove(Mend)\n"
+        "            from tests.integrations import torchvision_shim\n"
+        "            torchvision_shim.mend()\n"
+        "sys.meta_path.insert(0, Mend)\n"
+    )
+    return {
+        "PYTHONPATH": os.pathsep.join([str(site.parent), str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "YOLO_AUTOINSTALL": "false",
+        "YOLO_CONFIG_DIR": str(tmp_path),
+        "YOLO_OFFLINE": "1",
+    }

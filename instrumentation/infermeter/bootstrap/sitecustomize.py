@@ -9,7 +9,7 @@ import sys
 
 
 def _watch(folder: str) -> None:
-    """Watch what the file `watch` of `folder` tells: in each line the name of an integration and its library."""
+    """Have watched what the file `watch` of `folder` tells: in each line the name of an integration and its library."""
     with open(os.path.join(folder, "watch"), encoding="utf-8") as file:  # noqa: PTH118, PTH123  (pathlib is slow to import)
         plan = [line.split() for line in file]
     names, libraries = {name for name, _ in plan}, {library for _, library in plan}
@@ -17,22 +17,28 @@ def _watch(folder: str) -> None:
     from threading import RLock  # noqa: PLC0415
 
     turn = RLock()
+    finders: list[object] = sys.meta_path  # type: ignore[assignment]  (what finds need not be of a class)
 
     class Finder:
-        """Finds nothing: it is asked first, and by then it is known what is imported."""
+        """Finds what the others find, and nothing is found before it is known who wants to be told of it."""
 
         @staticmethod
-        def find_spec(name: str, path: object = None, target: object = None) -> None:  # noqa: ARG004
-            # Other threads wait, so that they do not get past us with a library that nobody watches yet.
-            if name in libraries:
-                with turn:
-                    if libraries:
-                        libraries.clear()
-                        _instrument(names, name)
-                        if Finder in sys.meta_path:
-                            sys.meta_path.remove(Finder)
+        def find_spec(name: str, path: object = None, target: object = None) -> object:
+            if name not in libraries:
+                return None
+            with turn:  # others wait, so that they do not get past us with a library that nobody watches yet
+                if Finder in finders:
+                    finders.remove(Finder)
+                    _instrument(names, name)
+            # Who asked us goes through the list as it was; one that is new in it may be in a place already passed.
+            for finder in list(finders):
+                find = getattr(finder, "find_spec", None)
+                spec = find(name, path, target) if find is not None else None
+                if spec is not None:
+                    return spec
+            return None
 
-    sys.meta_path.insert(0, Finder)
+    finders.insert(0, Finder)
 
 
 def _instrument(names: "set[str]", library: str) -> None:
