@@ -55,9 +55,9 @@ test-pythons: system
 test-oldest: system
 	INFERMETER_OLDEST=1 ./.ci/test $(PYTHON) tests/instrumentation tests/exposition
 
-# Real tensors and results of the frameworks that `detections="auto"` understands.
+# The frameworks that are too large for make test: their tensors and results, what watches them, and their models.
 test-frameworks:
-	INFERMETER_FRAMEWORKS=1 ./.ci/test $(PYTHON) tests/frameworks
+	INFERMETER_FRAMEWORKS=1 ./.ci/test $(PYTHON) tests/frameworks tests/integrations tests/run tests/examples tests/benchmarks
 
 # The image, built by buildah on a Debian of debootstrap's, and its services run by podman.
 test-images: system

@@ -17,7 +17,7 @@ def _watch(folder: str) -> None:
     from threading import RLock  # noqa: PLC0415
 
     turn = RLock()
-    finders: list[object] = sys.meta_path  # type: ignore[assignment]  (what finds need not be of a class)
+    finders: list[object] = sys.meta_path  # type: ignore[assignment]  # a class will do
 
     class Finder:
         """Finds what the others find, and nothing is found before it is known who wants to be told of it."""
