@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 onnx = pytest.importorskip("onnx")
+onnxruntime: Any = pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper  # noqa: E402
 
@@ -76,3 +77,13 @@ def written(folder: Path, name: str, content: bytes) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return str(path)
+
+
+def session(content: bytes | str | None = None, **options: Any) -> Any:
+    """A session on the CPU, of the adder unless told otherwise."""
+    return onnxruntime.InferenceSession(content or adder(), providers=["CPUExecutionProvider"], **options)
+
+
+def values(arrays: dict[str, Any]) -> dict[str, Any]:
+    """The arrays as values of onnxruntime."""
+    return {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}

@@ -23,7 +23,7 @@ onnxruntime: Any = pytest.importorskip("onnxruntime")
 
 from onnxruntime.capi.onnxruntime_pybind11_state import OrtValueVector  # noqa: E402
 
-from tests.integrations.onnx_models import FLOAT, INT64, adder, model, passed_through, written  # noqa: E402
+from tests.integrations.onnx_models import FLOAT, adder, model, session, values, written  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,17 +31,9 @@ if TYPE_CHECKING:
 
 MODULE = "onnxruntime.capi.onnxruntime_inference_collection"
 PICTURES = {"a": np.arange(384, dtype=np.float32).reshape(2, 3, 8, 8), "b": np.ones((2, 3, 8, 8), dtype=np.float32)}
+# Sessions whose callbacks may still be returning: the end of one waits for them, and has the lock that they wait for.
+KEPT: list[Any] = []
 WRONG = {"a": PICTURES["a"], "b": PICTURES["b"].astype(np.float64)}
-
-
-def session(content: bytes | str | None = None, **options: Any) -> Any:
-    """A session on the CPU, of the adder unless told otherwise."""
-    return onnxruntime.InferenceSession(content or adder(), providers=["CPUExecutionProvider"], **options)
-
-
-def values(arrays: dict[str, Any]) -> dict[str, Any]:
-    """The arrays as values of onnxruntime."""
-    return {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
 
 
 def bound(session: Any, arrays: dict[str, Any] = PICTURES) -> list[Any]:
@@ -68,6 +60,7 @@ def asynchronous(session: Any, arrays: dict[str, Any] = PICTURES) -> Any:
     """A run that ends in a callback, in another thread."""
     done = threading.Event()
     told: list[Any] = []
+    KEPT.append(session)
 
     def callback(outputs: Any, user_data: Any, error: str) -> None:
         told.extend((outputs, user_data, error))
@@ -148,7 +141,8 @@ def test_what_is_known_of_a_run(watching: infermeter.Recorder) -> None:
     assert page.value("inference_duration_count") == 6
     assert page.value("inference_batch_size_count") == 5
     assert page.value("inference_batch_size_sum") == 2 + 1 + 2 + 2 + 2
-    assert page.value("inference_input_size_bytes_sum") == size * 4.5
+    told = hasattr(values(PICTURES)["a"], "tensor_size_in_bytes")  # older releases do not tell of their own values
+    assert page.value("inference_input_size_bytes_sum") == size * (4.5 if told else 2.5)
     assert page.value("inferences_in_flight") == 0
     assert page.dropped() == {}
 
@@ -242,83 +236,6 @@ def test_loading_is_told_by_who_knows_better(watching: infermeter.Recorder, tmp_
     assert Page.of(watching).by("model", "model_load_seconds_count") == {"mine": 1}
 
 
-BOXES = passed_through(
-    ("x", "boxes", FLOAT, ("n", 4)),
-    ("s", "scores", FLOAT, ("n",)),
-    ("l", "labels", INT64, ("n",)),
-    metadata={"names": "{0: 'person', 2: 'car'}"},
-)
-PADDED = passed_through(
-    ("x", "detection_boxes", FLOAT, ("b", "n", 4)),
-    ("s", "detection_scores", FLOAT, ("b", "n")),
-    ("c", "num_detections", INT64, ("b",)),
-)
-YOLO = {"task": "detect", "names": "{0: 'person', 1: 'dog'}", "end2end": "True"}
-ROWS = passed_through(("x", "output0", FLOAT, ("b", "n", 6)), metadata=YOLO)
-
-
-def test_boxes_scores_and_labels_are_detections(watching: infermeter.Recorder) -> None:
-    """Of models that name their outputs, with the class names that they carry."""
-    scores = np.array([0.5, 0.75, 0.25], dtype=np.float32)
-    feed = {"x": np.zeros((3, 4), dtype=np.float32), "s": scores, "l": np.array([0, 2, 2])}
-    one = session(BOXES)
-    one.run(None, feed)
-    one.run(["labels", "scores", "boxes"], feed)  # in any order
-    one.run(["boxes"], feed)  # nothing to read
-    binding = one.io_binding()
-    for name, array in feed.items():
-        binding.bind_cpu_input(name, array)
-    for name in ("boxes", "scores", "labels"):
-        binding.bind_output(name)
-    one.run_with_iobinding(binding)
-    one.run_with_ort_values(["scores", "labels"], values(feed))
-    page = Page.of(watching)
-    assert page.by("class", "detections_total") == {"person": 4, "car": 8}
-    assert page.value("detection_confidence_count") == 12
-    assert page.value("detection_confidence_sum") == 1.5 * 4
-    assert page.value("objects_per_frame_count") == 4
-    assert page.value("objects_per_frame_sum") == 12
-    assert page.dropped() == {}
-
-
-def test_padding_is_no_detection(watching: infermeter.Recorder) -> None:
-    """Of a batch each image is a frame, with as many objects as the model says."""
-    scores = np.array([[0.5, 0.75, 0.0], [0.25, 0.125, 0.5]], dtype=np.float32)
-    session(PADDED).run(None, {"x": np.zeros((2, 3, 4), dtype=np.float32), "s": scores, "c": np.array([2, 1])})
-    page = Page.of(watching)
-    assert page.value("objects_per_frame_count") == 2
-    assert page.value("objects_per_frame_sum") == 3
-    assert page.value("detection_confidence_sum") == 1.5
-
-
-def test_rows_of_a_yolo_export(watching: infermeter.Recorder) -> None:
-    """x1, y1, x2, y2, confidence, class: of an export that suppresses inside, above what its own library keeps."""
-    rows = np.array([[[0, 0, 1, 1, 0.5, 1], [0, 0, 1, 1, 0.25, 1], [0, 0, 1, 1, 0.75, 0]]], dtype=np.float32)
-    session(ROWS).run(None, {"x": rows})
-    page = Page.of(watching)
-    assert page.by("class", "detections_total") == {"dog": 1, "person": 1}
-    assert page.value("objects_per_frame_sum") == 2
-
-
-def test_outputs_that_could_mean_anything_are_not_guessed(watching: infermeter.Recorder) -> None:
-    """One output of six columns is no detection unless the model says so."""
-    session(passed_through(("x", "output0", FLOAT, ("b", "n", 6)))).run(
-        None, {"x": np.ones((1, 2, 6), dtype=np.float32)}
-    )
-    page = Page.of(watching)
-    assert page.value("inferences_total") == 1
-    assert "objects_per_frame_count" not in page.names
-
-
-@pytest.mark.parametrize("names", ["[", "7", "{'a': 1}", "(" * 500, "['x'"])
-def test_names_that_are_none(watching: infermeter.Recorder, names: str) -> None:
-    """Metadata is text of a stranger: what is no list of names leaves the index."""
-    feed = {"x": np.array([[[0, 0, 1, 1, 0.5, 1]]], dtype=np.float32)}
-    content = passed_through(("x", "output0", FLOAT, ("b", "n", 6)), metadata={"task": "detect", "names": names})
-    session(content).run(None, feed)
-    assert Page.of(watching).by("class", "detections_total") == {"1": 1}
-
-
 def test_errors_are_told_by_their_kind(watching: infermeter.Recorder) -> None:
     """`run` raises one; `run_async` tells only a text, from which the kind is not guessed."""
     one = session()
@@ -405,6 +322,7 @@ def test_end_of_watching_during_a_run(recorder: infermeter.Recorder) -> None:
     """A run that is under way when nobody watches any more is still recorded."""
     recorder.instrument("onnxruntime")
     one = session()
+    KEPT.append(one)
     inside, go_on = threading.Event(), threading.Event()
 
     def callback(*_: Any) -> None:

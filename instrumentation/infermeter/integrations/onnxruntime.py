@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import math
 import weakref
 from collections.abc import Callable
 from types import ModuleType
@@ -268,7 +269,7 @@ def _facts(known: _Session, inputs: Any) -> Facts:
     try:
         for value in inputs.values():
             shape = value.shape() if callable(value.shape) else value.shape
-            size += value.tensor_size_in_bytes() if hasattr(value, "tensor_size_in_bytes") else value.nbytes
+            size += _bytes(value)
             if batch is None:
                 batch = shape[0] if len(shape) > 1 else 0  # a vector may be one item
     except Exception:  # a list, a value of another kind, or no inputs at all: whether it can be run, the run will say
@@ -277,10 +278,17 @@ def _facts(known: _Session, inputs: Any) -> Facts:
     if facts is None:
         facts = Facts()
         facts.batch_size = float(batch) if batch else None
-        facts.input_size = float(size) if size else None
-        if len(known.sizes) < _MOST_SIZES:
+        facts.input_size = float(size) if size and not math.isnan(size) else None
+        if len(known.sizes) < _MOST_SIZES and not math.isnan(size):
             known.sizes[batch or 0, size] = facts
     return facts
+
+
+def _bytes(value: Any) -> float:
+    """The size of an array or an OrtValue; NaN for a value of a release that does not tell."""
+    if hasattr(value, "tensor_size_in_bytes"):
+        return float(value.tensor_size_in_bytes())
+    return float(getattr(value, "nbytes", math.nan))
 
 
 def _found(known: _Session, names: Any, result: Any) -> Any:
