@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
-import infermeter
 from tests.integrations.onnx_models import FLOAT, INT64, passed_through, session, values
 from tests.page import Page
+
+if TYPE_CHECKING:
+    import infermeter
 
 
 @pytest.fixture

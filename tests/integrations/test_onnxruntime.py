@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 import infermeter
-from infermeter.patch import Patches
 from infermeter.results import Detections
 from tests.integrations.contract import Case, Contract
 from tests.page import Page
@@ -369,32 +368,6 @@ def test_a_hook_that_fails_is_counted(watching: infermeter.Recorder, monkeypatch
     monkeypatch.setattr(Track, "end_told", lambda *_: 1 / 0)
     assert len(one.run(None, PICTURES)) == 1
     assert Page.of(watching).dropped() == {"internal": 1}
-
-
-def test_undoing_keeps_what_others_did_since(recorder: infermeter.Recorder) -> None:
-    """Who replaced our replacement keeps his; it calls ours, which passes through."""
-
-    class Owner:
-        def work(self) -> int:
-            return 1
-
-    patches = Patches()
-    seen: list[str] = []
-
-    def ours_around(original: Callable[[Owner], int]) -> Callable[[Owner], int]:
-        def work(self: Owner) -> int:
-            seen.append("ours")
-            return original(self)
-
-        return work
-
-    patches.replace(Owner, "work", ours_around)
-    ours = Owner.work
-    Owner.work = lambda self: ours(self) + 1  # type: ignore[method-assign]
-    theirs = Owner.work
-    patches.undo()
-    assert Owner.work is theirs
-    assert Owner().work() == 2
 
 
 def test_metadata_and_graph_of_an_unnamed_model(watching: infermeter.Recorder) -> None:

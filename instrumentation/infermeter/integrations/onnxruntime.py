@@ -86,7 +86,7 @@ class _Session:
         self.track = track
         self.read = read
         self.outputs = outputs
-        self.sizes: dict[tuple[int, int], Facts] = {}
+        self.sizes: dict[tuple[int, float], Facts] = {}
 
 
 class _Sessions:
@@ -265,7 +265,7 @@ def _named(session: Any, meta: Any) -> tuple[str, str]:
 
 def _facts(known: _Session, inputs: Any) -> Facts:
     """Batch and size of inputs that come for the first time; the same object for all that are as large."""
-    batch, size = None, 0
+    batch, size = None, 0.0
     try:
         for value in inputs.values():
             shape = value.shape() if callable(value.shape) else value.shape
@@ -278,7 +278,7 @@ def _facts(known: _Session, inputs: Any) -> Facts:
     if facts is None:
         facts = Facts()
         facts.batch_size = float(batch) if batch else None
-        facts.input_size = float(size) if size and not math.isnan(size) else None
+        facts.input_size = size if size and not math.isnan(size) else None
         if len(known.sizes) < _MOST_SIZES and not math.isnan(size):
             known.sizes[batch or 0, size] = facts
     return facts
