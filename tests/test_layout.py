@@ -74,6 +74,8 @@ ORDER = (
     "marks",
     "watched",
     "steps",
+    "hub",
+    "generation",
     "fork",
     "exposition",
     "text",

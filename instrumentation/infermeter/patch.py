@@ -84,7 +84,7 @@ class Patches:
                     setattr(owner, name, own)
 
 
-def harmless(recorder: "Ledger", hook: Callable[P, T], otherwise: Callable[P, T]) -> Callable[P, T]:
+def harmless(recorder: "Ledger", hook: Callable[P, T], otherwise: Callable[..., T]) -> Callable[P, T]:
     """`hook`, whose failure is counted and never raised; what it should have given is asked of `otherwise`."""
 
     def called(*args: P.args, **kwargs: P.kwargs) -> T:
