@@ -49,7 +49,7 @@ def watched_generate(recorder: "Recorder", models: Models, original: Any, patche
     names = list(inspect.signature(original).parameters)
     place = names.index("streamer") - 1 if "streamer" in names else -1  # among the arguments, without the model
 
-    def begin(model: Any) -> Generation:
+    def begin(model: Any) -> Generation | None:
         return Generation(recorder, watched(models.track(model), STAGE), pipeline_here(recorder))
 
     def describe(generation: Generation, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
