@@ -76,6 +76,7 @@ ORDER = (
     "steps",
     "hub",
     "generation",
+    "short_way",
     "fork",
     "exposition",
     "text",

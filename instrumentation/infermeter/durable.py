@@ -134,6 +134,9 @@ def record_in(
     bare, floats32, floats64, other = (tag(number, kind) for kind in (BARE, FLOATS32, FLOATS64, PACKED))
     keep_bare, keep_full = series.bare.append, series.full.extend
     simple: bool | None = None
+    # Inferences of the same batch and input size share their facts, which are packed once then.
+    last: Facts | None = None
+    repeated = b""
 
     def record_bare(seconds: float) -> None:
         if append(bare, seconds, b""):
@@ -146,16 +149,21 @@ def record_in(
             astray.append(None)
 
     def record_full(record: Iterable[Any]) -> None:
+        nonlocal last, repeated
         seconds, dtype, confidences, class_dtype, classes, names, facts = record
         try:
             # What most models report, first.
-            if simple and facts is None and class_dtype is None and dtype is not None:
+            if facts is last and dtype is None and facts is not None:
+                kind, payload = other, repeated
+            elif simple and facts is None and class_dtype is None and dtype is not None:
                 kind = floats32 if dtype == "f" else floats64
                 payload = PACKERS[len(confidences)](*confidences) if dtype is FLOATS else confidences
                 if len(payload) > longest:
                     kind, payload = other, packed(Frame(dtype, confidences, None, None, None), None)
             else:
                 kind, payload = other, packed(Frame(dtype, confidences, class_dtype, classes, names), facts)
+                if dtype is None:
+                    last, repeated = facts, payload
         except Exception:  # the names are the user's objects, or a row is in the making: the next fold sees to it
             keep_full(record)
             astray.append(None)

@@ -54,10 +54,16 @@ def fold(series: Series, guard: Guard, drop: Drop) -> None:
         drop: told the reason and number of values that were refused.
     """
     bare, full = take(series.bare), take(series.full)
+    alike = [(facts, take(seconds)) for facts, seconds in list((series.alike or {}).items())]
     # After the records: a call that ends in between then counts as open for once, never as ended before it began.
     series.totals.started += len(take(series.opened))
     if bare:
         _fold_durations(series, bare, [])
+    for facts, seconds in alike:
+        if seconds:
+            _fold_durations(series, seconds, [])
+            for family, own, value in stated(facts):
+                series.totals.histogram(family, own).add_checked(np.full(len(seconds), value))
     if full:
         try:
             _fold_full(series, guard, drop, full)

@@ -26,16 +26,19 @@ class Patches:
     """What one integration has replaced.
 
     Who holds a replacement keeps it after `undo`: it passes calls through then.
+
+    Attributes:
+        state: empty after `undo`; a list, because replacements ask it each time.
     """
 
     def __init__(self) -> None:
-        self._live: list[None] = [None]
+        self.state: list[None] = [None]
         self._replaced: list[tuple[Any, str, Any, Any]] = []  # owner, name, what its own attribute was, what it is
 
     @property
     def live(self) -> bool:
         """Whether nothing was undone yet."""
-        return bool(self._live)
+        return bool(self.state)
 
     def around(self, owner: Any, name: str, hooks: Around) -> None:
         """Have `hooks` run around each call of a function or method.
@@ -43,7 +46,7 @@ class Patches:
         Raises:
             UnknownLibraryError: `owner` has no such attribute.
         """
-        self.replace(owner, name, lambda original: around(original, self._live, hooks))
+        self.replace(owner, name, lambda original: around(original, self.state, hooks))
 
     def around_generator(self, owner: Any, name: str, drive: Callable[..., Any]) -> None:
         """Have `drive` drive each generator that a generator function makes.
@@ -51,7 +54,7 @@ class Patches:
         Raises:
             UnknownLibraryError: `owner` has no such attribute.
         """
-        self.replace(owner, name, lambda original: around_generator(original, self._live, drive))
+        self.replace(owner, name, lambda original: around_generator(original, self.state, drive))
 
     def replace(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
         """Replace an attribute by what `make` makes of it.
@@ -74,7 +77,7 @@ class Patches:
 
     def undo(self) -> None:
         """Give back what was replaced; where others replaced it since, theirs stays, and calls pass through ours."""
-        self._live.clear()
+        self.state.clear()
         while self._replaced:
             owner, name, own, replacement = self._replaced.pop()
             if vars(owner).get(name) is replacement:

@@ -10,7 +10,7 @@ from infermeter.cost import CostModel
 from infermeter.exemplars import current, first_gate
 from infermeter.guard import Labels
 from infermeter.histogram import Histogram
-from infermeter.observation import NO_FRAME, Exemplar
+from infermeter.observation import NO_FRAME, Exemplar, Facts
 from infermeter.rows import Row, Rows
 
 LOCAL_TRACK = "_infermeter_track"
@@ -68,6 +68,7 @@ class Series:
     Attributes:
         opened: one item per call of a plain function that began; those calls are held by their frame alone.
         open: calls of everything else that run now.
+        alike: seconds of inferences that reported nothing but the same facts, by these.
         bare, full: records; everything but plain functions adds to `opened` then, not before.
         on_stack_calls: frame of a wrapper to the call that `current` gave to code under it.
         gate: seconds from which on an inference is asked for its trace.
@@ -77,6 +78,7 @@ class Series:
     """
 
     __slots__ = (
+        "alike",
         "bare",
         "cost",
         "exemplars",
@@ -104,6 +106,7 @@ class Series:
         self.opened: list[None] = []
         self.bare: list[float] = []
         self.full: list[Any] = []
+        self.alike: dict[Facts, list[float]] | None = None
         self.open: dict[Call, None] = {}  # a set takes three times as much
         self.on_stack_calls: dict[FrameType, Call] = {}
         self.start = self.opened.append
@@ -134,7 +137,15 @@ class Series:
 
     def waits(self) -> bool:
         """Whether a fold has something to do."""
-        return bool(self.bare or self.full or self.opened)
+        return bool(self.bare or self.full or self.opened) or any((self.alike or {}).values())
+
+    def durations_of(self, facts: Facts) -> list[float] | None:
+        """Where seconds of inferences that reported `facts` are appended; None where records outlive the process."""
+        if self.record_full != self.full.extend:
+            return None
+        if self.alike is None:
+            self.alike = {}
+        return self.alike.setdefault(facts, [])
 
     def in_flight(self) -> int:
         """Calls that are open now; the caller has just folded."""

@@ -198,14 +198,14 @@ def wrap(track: "Track", function: Any) -> Any:
     items = track.stream == "item"
     kind = _kind(function, called)
     if kind == "asynchronous generator":
-        return _build(_ASYNC_GENERATOR, function, names | {"drive": adrive_items if items else adrive})
+        return build(_ASYNC_GENERATOR, function, names | {"drive": adrive_items if items else adrive})
     if kind == "generator":
-        return _build(_GENERATOR, function, names | {"drive": drive_items if items else drive})
+        return build(_GENERATOR, function, names | {"drive": drive_items if items else drive})
     if kind == "coroutine":
         read = "@read(@call, @result)" if track.detections is not None else ""
-        return _build(_COROUTINE, function, names, read=read)
+        return build(_COROUTINE, function, names, read=read)
     on_stacks[:] = [None]
-    return _build(_FUNCTION if track.detections is None else _READING_FUNCTION, function, names)
+    return build(_FUNCTION if track.detections is None else _READING_FUNCTION, function, names)
 
 
 def timed(record: Callable[[float], None], function: Any, verb: str) -> Any:
@@ -220,7 +220,7 @@ def timed(record: Callable[[float], None], function: Any, verb: str) -> Any:
     if kind.endswith("generator"):
         raise ConfigError(f"{verb}() got the {kind} {function!r}, expected a function or coroutine that returns")
     names = {"record": record, "now": now, "function": function}
-    return _build(_TIMED_COROUTINE if kind == "coroutine" else _TIMED, function, names)
+    return build(_TIMED_COROUTINE if kind == "coroutine" else _TIMED, function, names)
 
 
 class Around(NamedTuple):
@@ -242,12 +242,12 @@ def around(function: Any, live: list[None], hooks: Around) -> Any:
     if isinstance(function, (staticmethod, classmethod)):
         return type(function)(around(function.__func__, live, hooks))
     names = {**hooks._asdict(), "live": live, "BaseException": BaseException, "function": function}
-    return _build(_AROUND_COROUTINE if inspect.iscoroutinefunction(function) else _AROUND, function, names)
+    return build(_AROUND_COROUTINE if inspect.iscoroutinefunction(function) else _AROUND, function, names)
 
 
 def around_generator(function: Any, live: list[None], drive: Callable[..., Any]) -> Any:
     """The generator function `function`, whose generators are driven by `drive(generator, *arguments)`."""
-    return _build(_AROUND_GENERATOR, function, {"live": live, "drive": drive, "function": function})
+    return build(_AROUND_GENERATOR, function, {"live": live, "drive": drive, "function": function})
 
 
 def _called(verb: str, function: Any) -> Any:
@@ -272,7 +272,7 @@ def _kind(function: Any, called: Any) -> str:
     return "function"
 
 
-def _build(template: str, function: Any, names: dict[str, object], **words: str) -> Any:
+def build(template: str, function: Any, names: dict[str, object], **words: str) -> Any:
     """A function from `template`, where `@x` is a name of ours and its factory takes some of `names`."""
     # A parameter that is named like a name of ours leaves only passing everything on.
     plain = isinstance(function, FunctionType)

@@ -3,10 +3,13 @@
 import functools
 import inspect
 import math
+import os
 import weakref
 from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from infermeter.call import enclosing, innermost, now, on_stacks
 from infermeter.load import loading
@@ -15,6 +18,7 @@ from infermeter.observation import Facts
 from infermeter.onnx_outputs import Read, reader
 from infermeter.patch import Patches, UnknownLibraryError, failed, harmless
 from infermeter.results import Frames
+from infermeter.short_way import Ways, watched_run
 from infermeter.watched import Watched, watched
 from infermeter.wrap import Around
 
@@ -58,7 +62,7 @@ def install(recorder: "Recorder", module: ModuleType) -> Callable[[], None]:
     sessions = _Sessions(recorder)
     try:
         # None of them goes through another one.
-        patches.around(session, "run", Around(sessions.run, sessions.ran, sessions.failed))
+        patches.replace(session, "run", lambda original: watched_run(sessions, original, patches))
         patches.around(session, "run_with_ort_values", Around(sessions.run, sessions.ran, sessions.failed))
         patches.around(session, "run_with_iobinding", Around(sessions.run_bound, sessions.ran, sessions.failed))
         patches.around(session, "run_with_ortvaluevector", Around(sessions.run_vector, sessions.ran, sessions.failed))
@@ -69,21 +73,36 @@ def install(recorder: "Recorder", module: ModuleType) -> Callable[[], None]:
         patches.undo()
         raise
     forget = recorder.marks.listen(sessions.marked)
+    _watching.add(sessions)
 
     def undo() -> None:
         forget()
         patches.undo()
+        sessions.short.clear()  # a `run` that somebody holds passes through from now on
 
     return undo
+
+
+_watching: "weakref.WeakSet[_Sessions]" = weakref.WeakSet()
+
+
+def _start_over() -> None:
+    """A child records elsewhere than the process that it was forked from."""
+    for sessions in list(_watching):
+        sessions.short.clear()
+
+
+os.register_at_fork(after_in_child=_start_over)
 
 
 class _Session:
     """What is known of one session."""
 
-    __slots__ = ("outputs", "read", "sizes", "track")
+    __slots__ = ("outputs", "read", "single", "sizes", "track")
 
-    def __init__(self, track: "Track", read: Read | None, outputs: list[str]) -> None:
+    def __init__(self, track: "Track", read: Read | None, outputs: list[str], inputs: list[str]) -> None:
         self.track = track
+        self.single = inputs[0] if len(inputs) == 1 else None  # the name of its input, if it has one alone
         self.read = read
         self.outputs = outputs
         self.sizes: dict[tuple[int, float], Facts] = {}
@@ -96,6 +115,7 @@ class _Sessions:
         self._recorder = recorder
         self._known: dict[int, _Session] = {}  # by id, which is cheaper to look up than a weak reference
         self._alive: dict[int, weakref.ref[Any]] = {}
+        self.short: dict[int, tuple[str, Ways]] = {}
 
     # --- around a run: the hot path, where they guard themselves ------------------------------------------------
 
@@ -166,6 +186,37 @@ class _Sessions:
         except Exception as problem:  # ours, on the way of a run
             failed(self._recorder, problem)
 
+    # --- the same for what a session has been through, and reported nothing but the size of its input --------------
+
+    def learn(self, session: Any, input_feed: Any) -> None:
+        """A run of `session` succeeded: the next one with an input of this shape may take the short way."""
+        key = id(session)
+        known = self._known[key]
+        if known.single is None or known.read is not None:
+            return
+        value = input_feed[known.single]
+        if type(value) is not np.ndarray:
+            return
+        series = known.track.series or known.track.bind()
+        durations = series.durations_of(_facts(known, input_feed))
+        if durations is None:
+            known.single = None
+            return
+        _, ways = self.short.setdefault(key, (known.single, {}))
+        if len(ways) < _MOST_SIZES:
+            ways[value.shape] = series.start, durations.append, durations, series
+
+    def ended(self, series: "Series", seconds: float) -> None:
+        """A run was slow, or there are many to fold."""
+        if seconds > series.gate:
+            series.exemplify(seconds)
+        else:
+            self._recorder.fold_now(series)
+
+    def broke(self, session: Any, series: "Series", seconds: float, error: BaseException) -> None:
+        """A run on the short way raised."""
+        self._known[id(session)].track.end_failed(series, now() - seconds, seconds, error)
+
     # --- around what happens now and then -----------------------------------------------------------------------
 
     def loading(self) -> Around:
@@ -225,7 +276,7 @@ class _Sessions:
         read = reader(outputs, dict(meta.custom_metadata_map))
         key = id(session)
         track = self._recorder.marks.of(session) or self._recorder.track(model, version)
-        known = _Session(track, read, [name for name, _ in outputs])
+        known = _Session(track, read, [name for name, _ in outputs], [one.name for one in session.get_inputs()])
         if track.detections is not None:  # a user said how, in a list of outputs as a run gives it
             detections = track.detections
             known.read = lambda found: detections(list(found.values()))
@@ -240,6 +291,7 @@ class _Sessions:
 
     def _forget(self, key: int) -> None:
         self._known.pop(key, None)
+        self.short.pop(key, None)
         self._alive.pop(key, None)
 
     def _tell_device(self, session: Any, track: "Track") -> None:
