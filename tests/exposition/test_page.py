@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import warnings
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -261,3 +262,25 @@ def test_it_is_pushed(recorder: Recorder) -> None:
     ((method, path, body),) = pushed
     assert (method, path) == ("PUT", "/metrics/job/nightly/instance/a")
     assert set(steady(body)) == set(steady(wsgi(recorder)[2]))
+
+
+def test_a_forked_worker_does_not_keep_the_port() -> None:
+    """A child that outlives its parent answers nobody; who comes after the parent may have the port."""
+    recorder = Recorder(service="gate", registry=CollectorRegistry())
+    server = recorder.serve(0, "127.0.0.1")
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads, which is what this is about
+        pid = os.fork()
+    if pid == 0:
+        os.close(writer)
+        os.read(reader, 1)  # until the parent has seen enough
+        os._exit(0)
+    os.close(reader)
+    try:
+        server.close()
+        with recorder.serve(server.port, "127.0.0.1") as again:
+            assert again.port == server.port
+    finally:
+        os.close(writer)
+        assert os.waitpid(pid, 0)[1] == 0
