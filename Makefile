@@ -45,15 +45,16 @@ bench: $(VENV)/ready
 	$(BIN)/python -m benchmarks.encoding --check
 	$(BIN)/python -m benchmarks.workers --check
 	$(BIN)/python -m benchmarks.requests --check
+	$(BIN)/python -m benchmarks.integrations --check
 	$(BIN)/python -m benchmarks.gpu_benchmark demo/detector.onnx --seconds 1
 
 # What depends on the interpreter, on the other Pythons that are on this machine.
 test-pythons: system
 	for python in $$(./.ci/pythons); do ./.ci/test $$python tests/instrumentation tests/exposition || exit 1; done
 
-# The oldest releases of what the library depends on.
+# The oldest releases of what the library depends on, and of what it watches.
 test-oldest: system
-	INFERMETER_OLDEST=1 ./.ci/test $(PYTHON) tests/instrumentation tests/exposition
+	INFERMETER_OLDEST=1 ./.ci/test $(PYTHON) tests/instrumentation tests/exposition tests/integrations
 
 # The frameworks that are too large for make test: their tensors and results, what watches them, and their models.
 test-frameworks:

@@ -208,7 +208,7 @@ def test_a_stream_that_is_left_early_is_success(watching: infermeter.Recorder, e
 
 def test_a_broken_stream_is_one_failure(watching: infermeter.Recorder) -> None:
     """It is counted once, with what was read before."""
-    with pytest.raises(openai.APIConnectionError):
+    with pytest.raises(Exception, match=r"Connection error|peer closed connection"):  # of newer and older releases
         list(chat(client(), BREAKS, stream=True))
     page = Page.of(watching)
     assert sum(page.by("error_type", "model_errors_total").values()) == 1
