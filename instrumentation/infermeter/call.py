@@ -268,11 +268,13 @@ def current() -> Call:
 
 
 def enclosing(recorder: "Ledger") -> Call | None:
-    """The innermost open call of this thread or task, if it is one of `recorder`."""
+    """The innermost open call of this thread or task that is one of `recorder`."""
     if not on_stacks and innermost() is None:
         return None
     call = _around(sys._getframe(1))  # noqa: SLF001
-    return call if call is not None and call.track.recorder is recorder else None
+    while call is not None and call.track.recorder is not recorder:  # several may watch the same
+        call = innermost_open(_outside(call))
+    return call
 
 
 def _around(frame: "FrameType | None") -> Call | None:
@@ -295,6 +297,11 @@ def _around(frame: "FrameType | None") -> Call | None:
 def innermost_open(call: Call | None) -> Call | None:
     """`call`, or the nearest one around it that is open: calls of one context may end out of order."""
     while call is not None and not call.open:
-        around = call.token if isinstance(call.token, Call | None) else call.token.old_value
-        call = around if isinstance(around, Call) else None  # the old value may be missing
+        call = _outside(call)
     return call
+
+
+def _outside(call: Call) -> Call | None:
+    """The call around `call` in its context, if that is known."""
+    around = call.token if isinstance(call.token, Call | None) else call.token.old_value
+    return around if isinstance(around, Call) else None  # the old value may be missing

@@ -73,6 +73,7 @@ class Device:
     Attributes:
         readers: called once a second and before each scrape; they note what is looked up on devices.
         busy: whether devices must not even be asked now, because a graph is being captured: that would end it.
+        stages: inferences, and threads, in which a stage runs that may contain others of its kind.
     """
 
     def __init__(self, ledger: "Ledger") -> None:
@@ -82,6 +83,7 @@ class Device:
         self._pid = 0
         self.readers: list[Callable[[], None]] = []
         self.busy: Callable[[], bool] = bool
+        self.stages: set[tuple[int, int] | None] = set()
 
     def detections(self, call: "Call", confidences: Any, classes: Any, names: Names) -> bool:
         """Take the detections of one frame, if they are a tensor on a GPU; gives whether they are.

@@ -22,6 +22,10 @@ class UnknownLibraryError(Exception):
     """A library lacks what an integration replaces: it is too old, too new, or something else of that name."""
 
 
+# By id, the replacements that are in use or hidden by another one: itself, whose it is, and what it replaced.
+_all: "dict[int, tuple[Any, Patches, Any]]" = {}
+
+
 class Patches:
     """What one integration has replaced.
 
@@ -74,6 +78,7 @@ class Patches:
         replacement = make(original)
         setattr(owner, name, replacement)
         self._replaced.append((owner, name, own, replacement))
+        _all[id(replacement)] = replacement, self, own
 
     def undo(self) -> None:
         """Give back what was replaced; where others replaced it since, theirs stays, and calls pass through ours."""
@@ -81,6 +86,9 @@ class Patches:
         while self._replaced:
             owner, name, own, replacement = self._replaced.pop()
             if vars(owner).get(name) is replacement:
+                del _all[id(replacement)]
+                while id(own) in _all and not _all[id(own)][1].live:  # whose end came before ours, which hid it
+                    own = _all.pop(id(own))[2]
                 if own is _MISSING:
                     delattr(owner, name)
                 else:

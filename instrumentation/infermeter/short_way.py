@@ -42,7 +42,7 @@ class Sessions(Protocol):
     def learn(self, session: Any, input_feed: Any) -> None:
         """It succeeded: the next one with such an input may take the short way."""
 
-    def ended(self, series: "Series", seconds: float) -> None:
+    def ended(self, series: "Series", seconds: float, waiting: list[float]) -> None:
         """A run on the short way was slow, or there are many to fold."""
 
     def broke(self, session: Any, series: "Series", seconds: float, error: BaseException) -> None:
@@ -73,7 +73,7 @@ def @factory(
                 @seconds = @now() - @started
                 @record(@seconds)
                 if @seconds > @series.gate or len(@waiting) >= @many:
-                    @ended(@series, @seconds)
+                    @ended(@series, @seconds, @waiting)
                 return @result
         if not @live:
             return @function({arguments})
@@ -90,7 +90,7 @@ def @factory(
 """
 _PARAMETERS = ("self", "output_names", "input_feed", "run_options")
 # So many may wait for a fold, which costs little more for many than for few.
-_MANY = 4096
+MANY = 4096
 
 
 def watched_run(sessions: Sessions, original: Any, patches: Patches) -> Any:
@@ -104,7 +104,7 @@ def watched_run(sessions: Sessions, original: Any, patches: Patches) -> Any:
         "innermost": innermost,
         "on_stacks": on_stacks,
         "now": now,
-        "many": _MANY,
+        "many": MANY,
         "before": sessions.run,
         "after": sessions.ran,
         "failed": sessions.failed,

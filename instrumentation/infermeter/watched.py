@@ -72,10 +72,11 @@ class Watched:
             self._end_stage(taken)
 
     def abandon(self) -> None:
-        """Nothing was inferred: forget it."""
+        """Nothing was inferred: forget it; not what has ended already, even if recording it failed."""
         if self._outer is None:
-            self.go_on()
-            self.call.track.abandon(self.call)
+            if self.call.open:
+                self.go_on()
+                self.call.track.abandon(self.call)
         else:
             self._outer = NO_CALL
 

@@ -18,7 +18,7 @@ from infermeter.observation import Facts
 from infermeter.onnx_outputs import Read, reader
 from infermeter.patch import Patches, UnknownLibraryError, failed, harmless
 from infermeter.results import Frames
-from infermeter.short_way import Ways, watched_run
+from infermeter.short_way import MANY, Ways, watched_run
 from infermeter.watched import Watched, watched
 from infermeter.wrap import Around
 
@@ -206,11 +206,11 @@ class _Sessions:
         if len(ways) < _MOST_SIZES:
             ways[value.shape] = series.start, durations.append, durations, series
 
-    def ended(self, series: "Series", seconds: float) -> None:
+    def ended(self, series: "Series", seconds: float, waiting: list[float]) -> None:
         """A run was slow, or there are many to fold."""
         if seconds > series.gate:
             series.exemplify(seconds)
-        else:
+        if len(waiting) >= MANY:
             self._recorder.fold_now(series)
 
     def broke(self, session: Any, series: "Series", seconds: float, error: BaseException) -> None:

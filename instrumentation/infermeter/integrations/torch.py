@@ -2,7 +2,7 @@
 
 A user names modules by `infermeter.watch(module, model=...)`, or classes in INFERMETER_TORCH_MODULES, as
 `package.module:Class` with commas between: their modules are watched under the name of the class. Calls of nothing else
-cost anything. A named module inside a named one is a stage of it, `torch`.
+cost anything. A named module inside a named one is a stage of it, `torch`; in that stage others are no further ones.
 
 The class of a named module is given a `__call__` that looks who is called; the module itself is not touched: it is
 pickled, saved, copied, scripted and replicated as ever, and the copy is a module that nobody has named. Code that is
@@ -16,6 +16,7 @@ import functools
 import sys
 import weakref
 from collections.abc import Callable
+from threading import get_ident
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -166,12 +167,14 @@ class _Call:
         run: what is recorded of it.
         place: the GPU that it runs on, or None.
         start: the event that began it there.
+        key: the inference and the thread in which it is a stage, or None.
     """
 
-    __slots__ = ("place", "run", "start")
+    __slots__ = ("key", "place", "run", "start")
 
     def __init__(self, run: Watched) -> None:
         self.run = run
+        self.key: tuple[int, int] | None = None
         self.place: Any = None
         self.start: Any = None
 
@@ -183,6 +186,7 @@ class _Modules:
         self._recorder = recorder
         self._torch = torch
         self._find = find
+        self._running: set[tuple[int, int] | None] = recorder.device.stages  # of all that watches modules
         self._watched: set[type[Any]] = set()
         self._known: dict[int, _Known] = {}
         self._tell = harmless(recorder, self._tell_place, lambda *_: None)
@@ -249,6 +253,9 @@ class _Modules:
             track = self._track(cls, module)
             if track is None or self._torch.jit.is_tracing() or (args and isinstance(args[0], self._torch.fx.Proxy)):
                 return None
+            key = (id(enclosing(self._recorder)), get_ident())
+            if key in self._running:  # the stage that runs has this time already
+                return None
             known = self._known.get(id(module)) or self._look(module)
             first = known.first() if known.first is not None else None
             if first is not None and (first.device, first.dtype) != known.place:
@@ -261,6 +268,9 @@ class _Modules:
                 if known.cuda:
                     call.place = known.place[0]
                     call.start = self._event(call.place)
+                if not run.own:
+                    call.key = key
+                    self._running.add(key)
             except BaseException:
                 run.abandon()
                 raise
@@ -272,6 +282,7 @@ class _Modules:
     def finish(self, call: _Call, result: Any) -> None:
         """A call has ended."""
         run = call.run
+        self._running.discard(call.key)
         try:
             seconds = run.seconds()
             if run.own and run.call.track.detections is not None:
@@ -286,6 +297,7 @@ class _Modules:
 
     def fail(self, call: _Call, error: BaseException) -> None:
         """A call has raised."""
+        self._running.discard(call.key)
         try:
             call.run.fail(error)
         except Exception as problem:  # ours, on the way of a call
