@@ -51,12 +51,11 @@ def install(recorder: "Recorder", module: ModuleType) -> Callable[[], None]:
 
 def _around(recorder: "Recorder", models: Models, *, pairs: bool) -> Around:
     def before(encoder: Any, *args: Any, **kwargs: Any) -> Watched:
+        inputs = args[0] if args else next((kwargs[name] for name in _INPUTS if name in kwargs), None)
+        size = _size(inputs, pairs=pairs)  # may fail on what the encoder may not: before anything is open
         run = watched(models.track(encoder), _STAGE)
-        if run.own:
-            inputs = args[0] if args else next((kwargs[name] for name in _INPUTS if name in kwargs), None)
-            size = _size(inputs, pairs=pairs)
-            if size is not None:
-                run.call.batch_size(size)
+        if size is not None:
+            run.call.batch_size(size)
         return run
 
     def after(run: Watched | None, result: Any) -> Any:

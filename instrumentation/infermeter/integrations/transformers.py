@@ -82,7 +82,7 @@ class _Call(NamedTuple):
 class _Passes:
     """The inferences of one iterator that a pipeline gave: one from its beginning to its end, then maybe another."""
 
-    __slots__ = ("alive", "pipeline", "steps", "task")
+    __slots__ = ("alive", "pipeline", "steps")
 
     def __init__(self, alive: weakref.ref[Any], pipeline: Any) -> None:
         self.alive = alive
