@@ -194,12 +194,13 @@ def test_stream_across_inferences(recorder: infermeter.Recorder, tmp_path: Path)
     check(recorder, "yolov8n", [result])
 
 
-def test_onnxruntime_inside(recorder: infermeter.Recorder, tmp_path: Path) -> None:
+def test_onnxruntime_inside(recorder: infermeter.Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that onnxruntime runs is one inference, with that as a stage, and was loaded once."""
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
+    monkeypatch.chdir(tmp_path)  # where it puts what it exports
     exported = yolo().export(format="onnx", imgsz=64, simplify=False)
-    path = Path(exported).replace(tmp_path / "plates.onnx")
+    path = Path(exported).replace(tmp_path / "plates.onnx")  # its weights beside it, if any, keep their name
     recorder.instrument("onnxruntime")
     model = yolo(str(path), lambda name: ultralytics.YOLO(name, task="detect"))  # type: ignore[arg-type]
     results = model.predict(images(1)) + model.predict(images(1))
