@@ -21,7 +21,10 @@ STAGE = "transformers"
 
 
 class Within(NamedTuple):
-    """What runs in this thread or task, for one recorder: what `generate` tells is told to `run`, if it is to be."""
+    """What runs in this thread or task, for one recorder: a pipeline, a `generate` that is a stage, or one that is not.
+
+    What `generate` tells is told to a `run` that is an inference. In one that is a stage it is part of that stage.
+    """
 
     recorder: "Ledger"
     run: Watched | None
@@ -36,8 +39,8 @@ def enter(recorder: "Ledger", run: Watched | None) -> Token[Within | None]:
     return WITHIN.set(Within(recorder, run, WITHIN.get()))
 
 
-def pipeline_here(recorder: "Ledger") -> Watched | None:
-    """The pipeline that runs here, and in which no `generate` runs yet."""
+def within_here(recorder: "Ledger") -> Watched | None:
+    """What runs here, if it is a pipeline or a stage."""
     within = WITHIN.get()
     while within is not None and within.recorder is not recorder:
         within = within.around
@@ -50,7 +53,10 @@ def watched_generate(recorder: "Recorder", models: Models, original: Any, patche
     place = names.index("streamer") - 1 if "streamer" in names else -1  # among the arguments, without the model
 
     def begin(model: Any) -> Generation | None:
-        return Generation(recorder, watched(models.track(model), STAGE), pipeline_here(recorder))
+        within = within_here(recorder)
+        if within is not None and not within.own:  # its seconds are in that stage
+            return None
+        return Generation(recorder, watched(models.track(model), STAGE), within)
 
     def describe(generation: Generation, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         config = kwargs.get("generation_config") or (args[1] if len(args) > 1 else None)
@@ -122,7 +128,7 @@ class Generation:
 
     def __init__(self, recorder: "Recorder", run: Watched, pipeline: Watched | None) -> None:
         self.run = run
-        self._told = run if run.own else pipeline if pipeline is not None and pipeline.own else None
+        self._told = run if run.own else pipeline
         self._rows = 0
         self._prompt = 0
         self._offset = 0  # where in its row what is generated begins
@@ -130,7 +136,7 @@ class Generation:
         self._pad: int | None = None
         self._first: float | None = None
         self.first = harmless(recorder, self._came, lambda: None)
-        self._token = enter(recorder, None)
+        self._token = enter(recorder, None if run.own else run)
 
     def describe(self, model: Any, inputs: Any, config: Any, kwargs: dict[str, Any]) -> None:
         """Find what it is given."""
