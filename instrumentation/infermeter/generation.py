@@ -204,9 +204,8 @@ class Generation:
         ended = np.isin(tokens, self._ends)
         counts = np.full(rows, length)
         if self._pad is not None and int(self._pad) not in self._ends:  # a row may end without a token of its own
-            counts = length - np.argmax(
-                np.hstack([tokens != int(self._pad), np.ones((rows, 1), bool)])[:, ::-1], axis=1
-            )
+            kept = np.hstack([np.ones((rows, 1), bool), tokens != int(self._pad)])
+            counts = length - np.argmax(kept[:, ::-1], axis=1)
         counts = np.where(ended.any(axis=1), ended.argmax(axis=1) + 1, counts)
         return [int(count) for count in counts]
 
