@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.integrations.onnx_models import FLOAT, model, session
+from tests.integrations.onnx_models import FLOAT, STRING, model, passed_through, session
 from tests.page import Page
 
 if TYPE_CHECKING:
@@ -55,6 +55,19 @@ def test_any_sequence_is_counted(new_recorder: Callable[[], infermeter.Recorder]
         assert page.value("inference_batch_size_sum") == sum(sizes)
         assert page.value("inference_input_size_bytes_sum") == sum(sizes) * 16
     assert page.dropped() == {}
+
+
+def test_strings_of_one_shape_differ(recorder: infermeter.Recorder) -> None:
+    """What an array of them takes is what is counted; of objects it is not known."""
+    recorder.instrument("onnxruntime")
+    one = session(passed_through(("x", "y", STRING, ("n",))))
+    given = [np.array(["a"]), np.array(["a" * 1000]), np.array(["a" * 10], dtype=object)]
+    for value in given * 3:
+        assert one.run(None, {"x": value})[0].tolist() == value.tolist()
+    page = Page.of(recorder)
+    assert page.value("inferences_total") == 9
+    assert page.value("inference_input_size_bytes_count") == 6
+    assert page.value("inference_input_size_bytes_sum") == 3 * (4 + 4000)
 
 
 def test_many_runs_are_folded_on_the_way(recorder: infermeter.Recorder) -> None:

@@ -195,7 +195,8 @@ class _Sessions:
         if known.single is None or known.read is not None:
             return
         value = input_feed[known.single]
-        if type(value) is not np.ndarray:
+        # Of a string its shape does not tell how large it is.
+        if type(value) is not np.ndarray or value.dtype.kind in "OSU":
             return
         series = known.track.series or known.track.bind()
         durations = series.durations_of(_facts(known, input_feed))
@@ -337,9 +338,11 @@ def _facts(known: _Session, inputs: Any) -> Facts:
 
 
 def _bytes(value: Any) -> float:
-    """The size of an array or an OrtValue; NaN for a value of a release that does not tell."""
+    """The size of an array or an OrtValue; NaN for a value of a release that does not tell, and for objects."""
     if hasattr(value, "tensor_size_in_bytes"):
         return float(value.tensor_size_in_bytes())
+    if getattr(value, "dtype", None) is np.dtype(object):  # an array of them is one of their addresses
+        return math.nan
     return float(getattr(value, "nbytes", math.nan))
 
 
