@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -42,3 +43,27 @@ def new_recorder() -> Iterator[Callable[[], Recorder]]:
 def recorder(new_recorder: Callable[[], Recorder]) -> Recorder:
     """A recorder that watches nothing yet."""
     return new_recorder()
+
+
+class Clock:
+    """What the library takes for the time, which passes only when the test says so."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def __call__(self) -> float:
+        return self.time
+
+    def passes(self, seconds: float) -> None:
+        """So many seconds pass."""
+        self.time += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """For what is to be exact; asked for before anything is watched."""
+    made = Clock()
+    for name, module in list(sys.modules.items()):
+        if name.startswith("infermeter.") and "now" in vars(module):
+            monkeypatch.setattr(module, "now", made)
+    return made

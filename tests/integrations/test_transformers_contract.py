@@ -8,10 +8,10 @@ import types
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from PIL import Image
 
 from tests.integrations import text_models
 from tests.integrations.contract import Case, Contract
+from tests.integrations.text_models import PICTURE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,6 @@ BaseStreamer: Any = transformers.generation.streamers.BaseStreamer
 
 OPTIONS = {"max_new_tokens": 4, "do_sample": False}
 TEXTS = ["one two three", "four"]
-PICTURE = Image.new("RGB", (32, 32), "red")
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +71,16 @@ def streamed(one: Any, streamer: Any = None) -> Any:
     return [one.model.generate(**tokens("one two"), streamer=streamer, **OPTIONS).tolist(), streamer.found]
 
 
+class Texts(text_models.torch.utils.data.IterableDataset):  # type: ignore[misc]
+    """A data set, which a pipeline does not look into before it is iterated."""
+
+    def __init__(self, texts: Any) -> None:
+        self.texts = texts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.texts)
+
+
 def failing(one: Any) -> Any:
     """A pipeline over a generator that raises."""
 
@@ -109,7 +118,9 @@ class TestContract(Contract):
         "pipeline for objects": Case(lambda one: one.detector([PICTURE, PICTURE])),
         "pipeline that fails": Case(lambda one: one.classifier(7), failures=1),
         "pipeline over what fails": Case(failing, failures=1),
-        "pipeline over nothing": Case(lambda one: list(one.classifier(text for text in TEXTS[:0]))),
+        "pipeline over nothing": Case(lambda one: list(one.classifier(text for text in TEXTS[:0])), inferences=0),
+        "pipeline over an empty set": Case(lambda one: list(one.classifier(Texts(()))), inferences=0),
+        "pipeline over a set": Case(lambda one: list(one.classifier(Texts(TEXTS)))),
         "wrong arguments": Case(lambda one: one.generator(), inferences=0),
     }
 

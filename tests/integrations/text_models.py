@@ -16,11 +16,14 @@ torchvision_shim.mend()
 transformers: Any = pytest.importorskip("transformers", reason="make test-frameworks installs transformers")
 tokenizers: Any = pytest.importorskip("tokenizers")
 
+from PIL import Image  # noqa: E402
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[EOS]", "one", "two", "three", "four", "five", "six")
+PICTURE = Image.new("RGB", (32, 32), "red")
 PAD, EOS = VOCABULARY.index("[PAD]"), VOCABULARY.index("[EOS]")
 _SIZES = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
 
@@ -52,7 +55,10 @@ def tokenizer() -> Any:
     """Makes tokens of words; pads on the left, as what generates needs it."""
     made = _splitter()
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "eos_token": "[EOS]"}
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, padding_side="left", **names)
+    inputs = ["input_ids", "attention_mask"]
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made, padding_side="left", model_input_names=inputs, **names
+    )
 
 
 @functools.cache

@@ -15,7 +15,7 @@ import functools
 import weakref
 from collections.abc import Callable
 from contextvars import Token
-from types import ModuleType
+from types import GeneratorType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from infermeter.generation import STAGE, WITHIN, Within, enter, watched_generate
@@ -164,6 +164,9 @@ class _Pipelines:
         if isinstance(result, self._iterator):
             call.run.abandon()
             self._follow(call.pipeline, result)
+            return result
+        if isinstance(call.inputs, GeneratorType) and isinstance(result, list) and not result:
+            call.run.abandon()  # it was empty
             return result
         try:
             if call.run.own:
