@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,11 @@ PROMPT, COMPLETION = 11, 5
 """Tokens that each answer tells."""
 WORDS = ("one", "two", "three", "four", "five")
 # What a model of that name does; every other one answers.
-BUSY, BROKEN, BREAKS, SLOW = "busy", "broken", "breaks", "slow"
+BUSY, BROKEN, BREAKS = "busy", "broken", "breaks"
+# It answers never, not after the first word, at the second time, as far as it was allowed to, that it failed.
+LATE, STUCK, AGAIN, CUT, FAILS = "late", "stuck", "again", "cut", "fails"
+# It tells of an error in the midst of a stream, as the newer endpoint does.
+ERRS = "errs"
 
 _CHAT = {"prompt_tokens": PROMPT, "completion_tokens": COMPLETION, "total_tokens": PROMPT + COMPLETION}
 _RESPONSE = {
@@ -38,7 +41,8 @@ def _response(model: str, status: str) -> dict[str, Any]:
         "model": model,
         "status": status,
         "output": [message] if status == "completed" else [],
-        "usage": _RESPONSE if status == "completed" else None,
+        "error": {"code": "server_error", "message": "it fails"} if status == "failed" else None,
+        "usage": None if status == "in_progress" else _RESPONSE,
         "parallel_tool_calls": True,
         "tool_choice": "auto",
         "tools": [],
@@ -54,7 +58,11 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer what is asked of the model that is named."""
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         model = asked["model"]
-        if model in {BUSY, BROKEN}:
+        if model == LATE:
+            self._wait()
+        elif model == AGAIN and self.headers.get("x-stainless-retry-count") == "0":
+            self._send(500, b"{}")
+        elif model in {BUSY, BROKEN}:
             code = 429 if model == BUSY else 500
             self._send(code, json.dumps({"error": {"message": f"it is {model}", "type": model}}).encode())
         elif asked.get("stream"):
@@ -83,8 +91,9 @@ class _Handler(BaseHTTPRequestHandler):
             for number, (name, event) in enumerate(events):
                 if model == BREAKS and number == 3:
                     return  # without the chunk that ends it
-                if model == SLOW:
-                    time.sleep(0.05)
+                if model == STUCK and number == 2:
+                    self._wait()
+                    return
                 text = (f"event: {name}\n" if name else "") + f"data: {json.dumps(event)}\n\n"
                 self._chunk(text.encode())
             if not self.path.endswith("/responses"):
@@ -92,6 +101,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._chunk(b"")
         except OSError:  # the reader went away
             pass
+
+    def _wait(self) -> None:
+        """Wait until nobody waits for the answer."""
+        self.close_connection = True
+        self.rfile.read(1)
 
     def _chunk(self, data: bytes) -> None:
         self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
@@ -103,10 +117,17 @@ class _Handler(BaseHTTPRequestHandler):
             kinds: list[tuple[str, dict[str, Any]]] = [
                 ("response.created", {"response": _response(model, "in_progress")})
             ]
-            for word in WORDS:
-                delta = {"delta": word, "item_id": "m", "output_index": 0, "content_index": 0, "logprobs": []}
-                kinds.append(("response.output_text.delta", delta))
-            kinds.append(("response.completed", {"response": _response(model, "completed")}))
+            item = {"type": "message", "id": "m", "role": "assistant", "status": "in_progress", "content": []}
+            kinds.append(("response.output_item.added", {"output_index": 0, "item": item}))
+            part = {"type": "output_text", "text": "", "annotations": []}
+            place = {"item_id": "m", "output_index": 0, "content_index": 0}
+            kinds.append(("response.content_part.added", {**place, "part": part}))
+            kinds += [("response.output_text.delta", {**place, "delta": word, "logprobs": []}) for word in WORDS]
+            if model == ERRS:
+                kinds.append(("error", {"code": "server_error", "message": "it errs", "param": None}))
+            else:
+                status = "failed" if model == FAILS else "completed"
+                kinds.append((f"response.{status}", {"response": _response(model, status)}))
             for number, (kind, rest) in enumerate(kinds):
                 yield kind, {"type": kind, "sequence_number": number, **rest}
             return
@@ -129,9 +150,24 @@ class _Handler(BaseHTTPRequestHandler):
             usage = {"prompt_tokens": PROMPT, "total_tokens": PROMPT}
             return {"object": "list", "model": model, "data": data, "usage": usage}
         if self.path.endswith("/responses"):
-            return _response(model, "completed")
+            return _response(model, "failed" if model == FAILS else "completed")
+        if not self.path.endswith("/chat/completions"):
+            legacy = {"index": 0, "text": " ".join(WORDS), "finish_reason": "stop", "logprobs": None}
+            return {
+                "id": "c",
+                "object": "text_completion",
+                "created": 0,
+                "model": model,
+                "choices": [legacy],
+                "usage": _CHAT,
+            }
         message = {"role": "assistant", "content": " ".join(WORDS)}
-        choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+        choice = {
+            "index": 0,
+            "message": message,
+            "finish_reason": "length" if model == CUT else "stop",
+            "logprobs": None,
+        }
         dated = model + "-2026-01-01"
         return {
             "id": "c",

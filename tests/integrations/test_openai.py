@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from tests.integrations.contract import Case, Contract
-from tests.integrations.openai_server import BREAKS, BROKEN, BUSY, COMPLETION, PROMPT, SLOW, WORDS, serving
+from tests.integrations.openai_server import BREAKS, BROKEN, BUSY, COMPLETION, PROMPT, STUCK, WORDS, serving
 from tests.page import Page
 
 openai: Any = pytest.importorskip("openai")
@@ -19,10 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import infermeter
+    from tests.integrations.conftest import Clock
 
 pytestmark = pytest.mark.filterwarnings("default")  # theirs
 
 URL: list[str] = []
+MADE: list[Any] = []
 HELLO = [{"role": "user", "content": "hello"}]
 
 
@@ -32,12 +36,15 @@ def server() -> Iterator[None]:
     with serving() as url:
         URL[:] = [url]
         yield
+        while MADE:
+            MADE.pop().close()
 
 
 def client() -> Any:
     """A client that asks once, and reads no certificates, which takes longer than all that it is asked here."""
     http_client = openai.DefaultHttpxClient(verify=False)
-    return openai.OpenAI(api_key="none", base_url=URL[0], max_retries=0, http_client=http_client)
+    MADE.append(openai.OpenAI(api_key="none", base_url=URL[0], max_retries=0, http_client=http_client))
+    return MADE[-1]
 
 
 def aclient() -> Any:
@@ -88,6 +95,8 @@ class TestContract(Contract):
         "server error": Case(lambda one: chat(one, BROKEN), failures=1),
         "async refused": Case(arefused, failures=1),
         "broken stream": Case(lambda one: list(chat(one, BREAKS, stream=True)), failures=1),
+        "wrong arguments": Case(lambda one: one.chat.completions.create(model="gpt"), inferences=0),
+        "what cannot be sent": Case(lambda one: chat(one, stop=object()), inferences=0),
     }
 
     def subject(self) -> Any:
@@ -140,6 +149,8 @@ def test_tokens_are_those_that_the_provider_tells(watching: infermeter.Recorder)
     assert tokens(watching) == (4 * PROMPT, 4 * COMPLETION)
     one.chat.completions.with_raw_response.create(model="gpt", messages=HELLO)
     assert tokens(watching) == (5 * PROMPT, 5 * COMPLETION)
+    one.embeddings.create(model="gpt", input="a", encoding_format="float")
+    assert tokens(watching) == (6 * PROMPT, 5 * COMPLETION)
 
 
 def test_embeddings_are_a_batch(watching: infermeter.Recorder) -> None:
@@ -147,25 +158,54 @@ def test_embeddings_are_a_batch(watching: infermeter.Recorder) -> None:
     one = client()
     one.embeddings.create(model="ada", input=["a", "b", "c"], encoding_format="float")
     one.embeddings.create(model="ada", input="a", encoding_format="float")
+    one.embeddings.create(model="ada", input=[1, 2, 3, 4], encoding_format="float")  # a text, as its tokens
+    one.embeddings.create(model="ada", input=[[1, 2], [3, 4]], encoding_format="float")
+    one.completions.create(model="ada", prompt=["a", "b"])
     page = Page.of(watching)
-    assert page.value("inference_batch_size_count", model="ada") == 2
-    assert page.value("inference_batch_size_sum", model="ada") == 4
+    assert page.value("inference_batch_size_count", model="ada") == 5
+    assert page.value("inference_batch_size_sum", model="ada") == 3 + 1 + 1 + 2 + 2
 
 
-def test_the_first_word_of_a_stream_is_timed_once(watching: infermeter.Recorder) -> None:
-    """And the time of those after it only where their number is told."""
-    one = client()
-    words = [chunk.choices[0].delta.content for chunk in chat(one, SLOW, stream=True) if chunk.choices[0].delta.content]
-    assert words == list(WORDS)
+def ticking(clock: Clock, events: list[dict[str, Any]]) -> Any:
+    """A client of a server for whose every event one waits a second."""
+
+    def stream() -> Iterator[bytes]:
+        for event in events:
+            clock.passes(1)
+            yield f"data: {json.dumps(event)}\n\n".encode()
+        yield b"data: [DONE]\n\n"
+
+    def answer(_: Any) -> Any:
+        clock.passes(2)
+        return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=stream())
+
+    http_client = httpx.Client(transport=httpx.MockTransport(answer))
+    MADE.append(openai.OpenAI(api_key="none", base_url="http://ticking", max_retries=0, http_client=http_client))
+    return MADE[-1]
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_the_seconds_of_a_stream(clock: Clock, watching: infermeter.Recorder, *, counted: bool) -> None:
+    """Until its first word, for each of those after it, and all that was spent waiting; not what its reader does.
+
+    The time of each word is known only where their number is told.
+    """
+    usage = {"prompt_tokens": 1, "completion_tokens": 4, "total_tokens": 5} if counted else None
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}, *({"content": word} for word in WORDS[:3])]
+    chunks: list[Any] = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    chunks.append({"choices": [], "usage": usage})
+    same = {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "gpt"}
+    stream = chat(ticking(clock, [same | chunk for chunk in chunks]), stream=True)
+    clock.passes(1000)
+    for _ in stream:
+        clock.passes(100)
     page = Page.of(watching)
+    assert page.value("inference_duration_sum") == 7
+    assert page.value("inference_time_to_first_item_seconds_sum") == 4
     assert page.value("inference_time_to_first_item_seconds_count") == 1
-    # The second of seven events, of which each waits 50 ms.
-    assert 0.05 < page.value("inference_time_to_first_item_seconds_sum") < page.value("inference_duration_sum")
-    assert "inference_time_per_token_seconds_count" not in page.names
-    list(chat(one, SLOW, stream=True, stream_options={"include_usage": True}))
-    page = Page.of(watching)
-    assert page.value("inference_time_per_token_seconds_count") == 1
-    assert page.value("inference_time_per_token_seconds_sum") > 0.05
+    if counted:
+        assert page.value("inference_time_per_token_seconds_sum") == (7 - 4) / (4 - 1)
+    assert ("inference_time_per_token_seconds_count" in page.names) == counted
 
 
 def test_the_provider_is_a_host(watching: infermeter.Recorder) -> None:
@@ -186,11 +226,20 @@ def test_a_model_is_called_as_it_was_asked_for(watching: infermeter.Recorder) ->
     assert Page.of(watching).by("model", "inferences_total") == {"gpt": 1}
 
 
-@pytest.mark.parametrize("end", ["close", "with", "drop", "break"])
+def left(recorder: infermeter.Recorder) -> None:
+    """One inference was recorded as ended, and no failure."""
+    page = Page.of(recorder)
+    assert page.value("inferences_total") == 1
+    assert page.value("inferences_in_flight") == 0
+    assert sum(page.by("error_type", "model_errors_total").values()) == 0
+    assert page.dropped() == {}
+
+
+@pytest.mark.parametrize("end", ["close", "with", "drop"])
 def test_a_stream_that_is_left_early_is_success(watching: infermeter.Recorder, end: str) -> None:
     """It ends when it is closed or collected, and does not stay in flight."""
     one = client()
-    stream = chat(one, SLOW, stream=True)
+    stream = chat(one, stream=True)
     if end == "with":
         with stream:
             next(stream)
@@ -200,10 +249,28 @@ def test_a_stream_that_is_left_early_is_success(watching: infermeter.Recorder, e
             stream.close()
     del stream
     gc.collect()
-    page = Page.of(watching)
-    assert page.value("inferences_total") == 1
-    assert page.value("inferences_in_flight") == 0
-    assert sum(page.by("error_type", "model_errors_total").values()) == 0
+    left(watching)
+
+
+@pytest.mark.parametrize("end", ["close", "with", "drop"])
+def test_an_asynchronous_stream_that_is_left_early(watching: infermeter.Recorder, end: str) -> None:
+    """The same in a task."""
+
+    async def leave() -> None:
+        async with aclient() as one:
+            stream = await chat(one, stream=True)
+            if end == "with":
+                async with stream:
+                    await anext(stream)
+            else:
+                await anext(stream)
+                if end == "close":
+                    await stream.close()
+            del stream
+            gc.collect()
+
+    asyncio.run(leave())
+    left(watching)
 
 
 def test_a_broken_stream_is_one_failure(watching: infermeter.Recorder) -> None:
@@ -222,7 +289,7 @@ def test_twenty_streams_at_once(watching: infermeter.Recorder) -> None:
         async with aclient() as one:
 
             async def read() -> int:
-                stream = await chat(one, SLOW, stream=True, stream_options={"include_usage": True})
+                stream = await chat(one, stream=True, stream_options={"include_usage": True})
                 return len([chunk async for chunk in stream])
 
             return sum(await asyncio.gather(*[read() for _ in range(20)]))
@@ -241,10 +308,10 @@ def test_a_cancelled_stream(watching: infermeter.Recorder) -> None:
 
     async def given_up() -> None:
         async with aclient() as one:
-            stream = await chat(one, SLOW, stream=True)
+            stream = await chat(one, STUCK, stream=True)
             await anext(stream)
             async with asyncio.timeout(0.01):
-                async for _ in stream:
+                async for _ in stream:  # the second word never comes
                     pass
 
     with pytest.raises(TimeoutError):

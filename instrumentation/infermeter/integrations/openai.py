@@ -177,7 +177,11 @@ class _Requests:
             run.fail(error, seconds)
 
     def _refused(self, state: tuple[Watched, bool] | None, error: BaseException) -> None:
-        if state is not None:
+        if state is None:
+            return
+        if type(error) is TypeError:  # wrong arguments: the library raises errors of its own for what was sent
+            state[0].abandon()
+        else:
             seconds = state[0].seconds()
             try:
                 # What was answered, but is not what was to be parsed.
