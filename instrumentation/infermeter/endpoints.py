@@ -157,11 +157,12 @@ def _searched(routes: list[Any], scope: _Scope, path: str) -> str:
     for prefix in ("", below) if root is None else (root,):
         if found is None and path.startswith(prefix):
             found = _matched(routes, scope, path[len(prefix) :] or "/", 0)
-    if found is None:  # old releases of Starlette cut the path before it came to a mounted application
-        found = _matched(routes, scope, below + scope["path"], 0)
-    if found is not None:
-        return found
-    return UNMATCHED
+    # Old releases of Starlette move what they have matched from the path to the root path, behind that of a proxy.
+    start = 0
+    while found is None and start >= 0:
+        found = _matched(routes, scope, below[start:] + scope["path"], 0)
+        start = below.find("/", start + 1)
+    return UNMATCHED if found is None else found
 
 
 def _matched(routes: list[Any], scope: _Scope, path: str, depth: int) -> str | None:

@@ -189,7 +189,9 @@ def test_a_root_path_is_no_part_of_an_endpoint(recorder: Recorder) -> None:
     app, sub = fastapi.FastAPI(), fastapi_app()
     app.mount("/sub", sub)
     app.mount("/again", sub)
-    for path in ("/proxied/sub/items/1", "/proxied/again/items/1"):
+    # Servers and Starlette agreed late that a path begins with the root path.
+    begin = "/proxied" if hasattr(needed("starlette._utils"), "get_route_path") else ""
+    for path in (begin + "/sub/items/1", begin + "/again/items/1"):
         asyncio.run(ask(recorder.asgi_middleware(app), http_scope(path=path) | {"root_path": "/proxied"}))
 
     assert requests(recorder) == {

@@ -229,7 +229,7 @@ class _Answer:
         found = event if response is None else response
         if getattr(found, "usage", None) is not None or getattr(found, "error", None) is not None:
             self.told = found
-        if getattr(event, "type", None) == "error":
+        if "error" in {getattr(event, "type", None), getattr(event, "event", None)}:  # the latter in older releases
             self.error = ResponseFailedError()
 
     def end(self) -> BaseException | None:
