@@ -1,0 +1,1 @@
+"""The GPU exporter: devices, and which service uses how much of them."""
