@@ -5,6 +5,7 @@ of that folder. It passes signals on to the service and ends as the service ends
 buries the orphans.
 """
 
+import argparse
 import os
 import shutil
 import signal
@@ -14,12 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry
-
-import infermeter
-from infermeter import Recorder
-from infermeter.config import RUN_VARIABLE, environment_multiprocess_dir
-from infermeter.instruments import chosen
+from infermeter_exporters.errors import ConfigError
 
 if TYPE_CHECKING:
     from infermeter.instruments import Integration
@@ -37,9 +33,42 @@ _PASSED_ON = {
     signal.SIGWINCH,
     signal.SIGCONT,
 }
-_BOOTSTRAP = Path(infermeter.__file__).parent / "bootstrap"
 # As shells tell that a command was not found, could not be run, or was ended by a signal.
 _NOT_FOUND, _NOT_RUN, _SIGNALLED = 127, 126, 128
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    parser.usage = "infermeter run [options] -- COMMAND..."
+    parser.description = (
+        "Starts a service as it is, and serves the metrics of the libraries that it uses. All processes that the "
+        "service starts are watched: gunicorn, uvicorn, torchrun, python -m."
+    )
+    parser.add_argument("--service", default="", help="the label service; by default $INFERMETER_SERVICE")
+    parser.add_argument("--port", type=int, default=8002, help="port of /metrics (default: 8002; 0: a free one)")
+    parser.add_argument("--addr", default="0.0.0.0", help="address of /metrics (default: every one of this host)")  # noqa: S104
+    parser.add_argument("--only", action="append", metavar="NAME,...", help="watch these libraries and no others")
+    parser.add_argument("--except", action="append", dest="exclude", metavar="NAME,...", help="do not watch these")
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="what starts the service")
+
+
+def main(parser: argparse.ArgumentParser, options: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Run the command that follows the options."""
+    command = [*options.command, *rest]
+    if not command:
+        parser.error("run needs a command, for example: infermeter run -- python service.py")
+    return run(
+        command,
+        service=options.service,
+        port=options.port,
+        addr=options.addr,
+        only=_names(options.only),
+        exclude=_names(options.exclude),
+    )
+
+
+def _names(given: list[str] | None) -> list[str]:
+    return [name.strip() for names in given or () for name in names.split(",") if name.strip()]
 
 
 def run(
@@ -68,10 +97,17 @@ def run(
     Raises:
         ConfigError: a name of no integration, a port that is in use, a folder that cannot be used. Nothing is started.
     """
-    plan = [(name, _libraries(entry.load())) for name, entry in chosen(only, exclude, "run").items()]
-    # Before the first thread: whoever starts with these blocked leaves them to us.
+    # Before the first thread, and numpy starts some: whoever begins with these blocked leaves them to us.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_PASSED_ON, signal.SIGCHLD})
+    from prometheus_client import CollectorRegistry  # noqa: PLC0415
+
+    from infermeter import ConfigError as Refused  # noqa: PLC0415
+    from infermeter import Recorder  # noqa: PLC0415
+    from infermeter.config import environment_multiprocess_dir  # noqa: PLC0415
+    from infermeter.instruments import chosen  # noqa: PLC0415
+
     try:
+        plan = [(name, _libraries(entry.load())) for name, entry in chosen(only, exclude, "run").items()]
         with tempfile.TemporaryDirectory(prefix="infermeter-", ignore_cleanup_errors=True) as folder:
             (Path(folder) / "watch").write_text(
                 "".join(f"{name} {library}\n" for name, libraries in plan for library in libraries), encoding="utf-8"
@@ -84,6 +120,8 @@ def run(
                 environment = _environment(folder, shared, recorder.service())
                 _say(f"metrics of {recorder.service()} are on http://{addr}:{server.port}/metrics")
                 return _started(command, environment, before)
+    except Refused as error:
+        raise ConfigError(str(error)) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -94,12 +132,16 @@ def _libraries(integration: "Integration") -> list[str]:
 
 def _environment(folder: str, shared: Path, service: str) -> dict[str, str]:
     """What the service and its children find in their environment."""
-    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != str(_BOOTSTRAP)]
+    import infermeter  # noqa: PLC0415  (see run)
+    from infermeter.config import RUN_VARIABLE  # noqa: PLC0415
+
+    bootstrap = str(Path(infermeter.__file__).parent / "bootstrap")
+    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != bootstrap]
     return os.environ | {
         RUN_VARIABLE: folder,
         "INFERMETER_MULTIPROC_DIR": str(shared),
         "INFERMETER_SERVICE": service,
-        "PYTHONPATH": os.pathsep.join([str(_BOOTSTRAP), *paths]),
+        "PYTHONPATH": os.pathsep.join([bootstrap, *paths]),
     }
 
 
@@ -114,8 +156,9 @@ def _started(command: Sequence[str], environment: dict[str, str], mask: Iterable
         found = error.errno is not None and shutil.which(command[0], os.F_OK) is not None
         return _NOT_RUN if found or isinstance(error, PermissionError) else _NOT_FOUND
     while True:
-        told = signal.sigwaitinfo({*_PASSED_ON, signal.SIGCHLD})
-        if told.si_signo == signal.SIGCHLD:
+        # A thread that something started before us may have taken the word of an end.
+        told = signal.sigtimedwait({*_PASSED_ON, signal.SIGCHLD}, 1)
+        if told is None or told.si_signo == signal.SIGCHLD:
             code = _buried(child)
             if code is not None:
                 return code if code >= 0 else _SIGNALLED - code

@@ -195,8 +195,7 @@ class _Sessions:
         if known.single is None or known.read is not None:
             return
         value = input_feed[known.single]
-        # Of a string its shape does not tell how large it is.
-        if type(value) is not np.ndarray or value.dtype.kind in "OSU":
+        if type(value) is not np.ndarray or value.dtype.kind in "OSU":  # strings of one shape differ in size
             return
         series = known.track.series or known.track.bind()
         durations = series.durations_of(_facts(known, input_feed))
@@ -341,9 +340,8 @@ def _bytes(value: Any) -> float:
     """The size of an array or an OrtValue; NaN for a value of a release that does not tell, and for objects."""
     if hasattr(value, "tensor_size_in_bytes"):
         return float(value.tensor_size_in_bytes())
-    if getattr(value, "dtype", None) is np.dtype(object):  # an array of them is one of their addresses
-        return math.nan
-    return float(getattr(value, "nbytes", math.nan))
+    objects = getattr(value, "dtype", None) is np.dtype(object)  # an array of them is one of their addresses
+    return math.nan if objects else float(getattr(value, "nbytes", math.nan))
 
 
 def _found(known: _Session, names: Any, result: Any) -> Any:
