@@ -13,39 +13,6 @@ OWNER = ("service", "container_name")
 # Services that are none: what is known of no process, what nobody used, and what is beyond a limit.
 UNATTRIBUTED, IDLE, OTHER = "_unattributed", "_idle", "_other"
 
-# XIDs that are shown at 0 before they come, so that `increase()` sees the first one, by what is to be done about them.
-XID_CLASSES: dict[int, str] = {
-    # A process did something wrong: the GPU is as good as before.
-    13: "application",
-    31: "application",
-    43: "application",
-    45: "application",
-    68: "application",
-    109: "application",
-    # The memory or the board is failing.
-    48: "hardware",
-    62: "hardware",
-    63: "hardware",
-    64: "hardware",
-    74: "hardware",
-    79: "hardware",
-    92: "hardware",
-    94: "hardware",
-    95: "hardware",
-    140: "hardware",
-    # The firmware or the driver stopped.
-    61: "driver",
-    69: "driver",
-    119: "driver",
-    120: "driver",
-    154: "driver",
-}
-
-
-def xid_class(code: int) -> str:
-    """The value of the label `class` for an XID; `other` for one that is in no list."""
-    return XID_CLASSES.get(code, "other")
-
 
 def _device(
     name: str, kind: Literal["gauge", "counter", "info"], text: str, source: str = "", labels: tuple[str, ...] = ()
