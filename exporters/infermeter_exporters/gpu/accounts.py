@@ -32,20 +32,35 @@ class Price(NamedTuple):
 
 
 class Counter:
-    """A counter of the driver, which starts over when the driver is loaded again; ours goes on."""
+    """A counter of the driver, which starts over when the driver is loaded again; ours goes on.
+
+    Attributes:
+        total: ours.
+    """
 
     __slots__ = ("_last", "total")
 
     def __init__(self) -> None:
-        self._last: float | None = None
+        self._last: float | None = 0.0
         self.total = 0.0
 
     def read(self, value: float) -> float:
         """The driver says `value`; gives by how much the total grew, all of it at the first time."""
         last, self._last = self._last, value
-        grown = value if last is None or value < last else value - last
+        if last is None:
+            return 0.0
+        grown = value - last
+        if value < last / 2:
+            grown = value  # it started over
+        elif value < last:
+            grown, self._last = 0.0, last  # a counter that was read a little late
         self.total += grown
         return grown
+
+    def start_over(self) -> None:
+        """The next value comes from elsewhere: nothing follows from it yet."""
+        if self.total:
+            self._last = None
 
 
 class Account:
@@ -76,7 +91,7 @@ class Accounts:
         seconds: for which the GPU was there.
     """
 
-    __slots__ = ("_idle_watts", "_time", "energy", "of", "seconds")
+    __slots__ = ("_idle_watts", "_measured", "_time", "energy", "of", "seconds")
 
     def __init__(self) -> None:
         self.of: dict[Owned, Account] = {}
@@ -84,6 +99,12 @@ class Accounts:
         self.seconds = 0.0
         self._time: float | None = None
         self._idle_watts: float | None = None
+        self._measured = False
+
+    @property
+    def measured(self) -> bool:
+        """Whether anything is known of the energy."""
+        return self._measured
 
     def learn(self, busy: float | None, watts: float | None) -> None:
         """What the GPU draws at one moment; it is learned from if nothing ran."""
@@ -105,11 +126,12 @@ class Accounts:
     def drawn(self, joules: float | None, watts: float | None, seconds: float) -> float | None:
         """The energy since the last reading, by the driver's counter or, where it has none, by the power now."""
         if joules is not None:
-            first = self.energy.total == 0
+            first, self._measured = not self._measured, True
             grown = self.energy.read(joules)
             return 0.0 if first else grown  # before the first reading it was used by nobody whom we know
         if watts is None:
             return None
+        self._measured = True
         self.energy.total += watts * seconds
         return watts * seconds
 

@@ -180,6 +180,26 @@ class Board:
                 gpu.newest.clear()
                 self.version += 1
 
+    def missed_all(self, state: State) -> None:
+        """No GPU could be read."""
+        for uuid in list(self._gpus):
+            self.missed(uuid, state)
+
+    def start_over(self) -> None:
+        """The next readings come from another source, whose counters may stand elsewhere."""
+        with self._lock:
+            for gpu in self._gpus.values():
+                for counter in (*gpu.counters.values(), gpu.accounts.energy):
+                    counter.start_over()
+
+    def fresh(self, now: float) -> bool:
+        """Whether something was heard of every GPU, or there is none."""
+        with self._lock:
+            ages = [now - gpu.heard for gpu in self._gpus.values()]
+            return self._machine is not None and (
+                not self._machine.devices or (bool(ages) and min(ages) <= self._limits.max_age)
+            )
+
     def error(self, xid: Xid) -> None:
         """The driver reported an error. Two that report the same one do not make it two."""
         with self._lock:
@@ -193,6 +213,11 @@ class Board:
         """Find who used how much since the last reading."""
         seconds, known = gpu.accounts.passed(reading.time, self._limits.max_age)
         gpu.shares, gpu.memory, gpu.raw, gpu.processes, gpu.unknown = {}, {}, {}, [], Multiset()
+        for owned, seen in list(gpu.last_seen.items()):
+            if reading.time - seen > self._limits.keep:
+                del gpu.last_seen[owned]
+                gpu.owners.pop(owned, None)
+                gpu.accounts.of.pop(owned, None)
         if reading.state == "ok":
             self._find_owners(gpu, reading)
             self._divide(gpu, reading)
@@ -202,11 +227,6 @@ class Board:
         shares = gpu.shares if known and gpu.shares else {NOBODY: 100.0} if seconds else {}
         if shares:
             gpu.accounts.used(seconds, shares, joules, self._price(self._name(gpu)))
-        for owned, seen in list(gpu.last_seen.items()):
-            if reading.time - seen > self._limits.keep:
-                del gpu.last_seen[owned]
-                gpu.owners.pop(owned, None)
-                gpu.accounts.of.pop(owned, None)
 
     def _find_owners(self, gpu: _Gpu, reading: Reading) -> None:
         for process in reading.processes or ():
@@ -315,10 +335,10 @@ class Board:
             shown, account.shown = account.shown, True
             if owned != IDLING:
                 found["nvidia_gpu_service_sm_seconds_total"][*labels, *owned] = account.seconds if shown else 0.0
-            if accounts.energy.total:
+            if accounts.measured:
                 found["nvidia_gpu_service_energy_joules_total"][*labels, *owned] = account.joules if shown else 0.0
             usd[owned[0]] += account.usd if shown else 0.0
-        if accounts.energy.total:
+        if accounts.measured:
             found["nvidia_gpu_energy_joules_total"][labels] = accounts.energy.total
         if any(price):
             for service, value in usd.items():

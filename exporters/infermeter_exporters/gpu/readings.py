@@ -103,6 +103,36 @@ class Xid(NamedTuple):
     source: str
 
 
+class Opened(NamedTuple):
+    """The source is open.
+
+    Attributes:
+        units: names of those that are read.
+    """
+
+    units: Sequence[str]
+
+
+class Beat(NamedTuple):
+    """The worker lives.
+
+    Attributes:
+        reading: units in the middle of a reading, and since how many seconds.
+    """
+
+    reading: Sequence[tuple[str, float]]
+
+
+class Failed(NamedTuple):
+    """The source cannot be used.
+
+    Attributes:
+        reason: one sentence.
+    """
+
+    reason: str
+
+
 class SourceError(Exception):
     """A source cannot be used now; the message is one sentence that says why and what would help."""
 
@@ -147,12 +177,15 @@ class Source(Protocol):
         """Wait up to so many seconds for an error that the driver reports; None if there is none, or no way to know."""
 
 
-def packed(message: Reading | Machine | Xid) -> str:
+Message = Reading | Machine | Xid | Opened | Beat | Failed
+
+
+def packed(message: Message) -> str:
     """A message as one line of JSON, without the end of the line."""
     return json.dumps([type(message).__name__, *message], separators=(",", ":"))
 
 
-def unpacked(line: str) -> Reading | Machine | Xid:
+def unpacked(line: str | bytes) -> Message:
     """The message in a line of `packed`.
 
     Raises:
@@ -164,9 +197,14 @@ def unpacked(line: str) -> Reading | Machine | Xid:
     if kind == "Machine":
         source, devices, values = fields
         return Machine(source, devices, [(name, tuple(labels), value) for name, labels, value in values])
-    if kind == "Xid":
-        return Xid(*fields)
+    if kind == "Beat":
+        return Beat([(name, seconds) for name, seconds in fields[0]])
+    if kind in _PLAIN:
+        return _PLAIN[kind](*fields)
     raise ValueError(f"{kind!r} is no kind of message")
+
+
+_PLAIN: dict[str, type[Xid | Opened | Failed]] = {"Xid": Xid, "Opened": Opened, "Failed": Failed}
 
 
 def _reading(fields: list[Any]) -> Reading:
