@@ -89,9 +89,9 @@ def parsed(found: object, where: str) -> Config:
     )
 
 
-def _prices(found: object, where: str) -> list[tuple[re.Pattern[str], float]]:
+def _prices(found: object, where: str) -> tuple[tuple[re.Pattern[str], float], ...]:
     if found is None:
-        return []
+        return ()
     if not isinstance(found, list):
         raise ConfigError(f"{where} is {found!r}, expected a list of gpu and usd_per_gpu_hour")
     prices = []
@@ -108,7 +108,7 @@ def _prices(found: object, where: str) -> list[tuple[re.Pattern[str], float]]:
             prices.append((re.compile(pattern), _amount(price["usd_per_gpu_hour"], f"{here}.usd_per_gpu_hour")))
         except (re.error, TypeError) as error:
             raise ConfigError(f"{here}.gpu is {pattern!r}, expected a regular expression: {error}") from error
-    return prices
+    return tuple(prices)
 
 
 def _mapping(found: object, where: str, keys: Sequence[str]) -> dict[str, Any]:
