@@ -1,11 +1,15 @@
-"""What is made from the catalogue: docs/metrics.md, and the table of metrics in README.md."""
+"""What is made from the catalogues: docs/metrics.md, the tables of docs/gpu.md, and the table in README.md."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from prometheus_client.utils import floatToGoString
 
 from infermeter.catalogue import DROP_REASONS, FAMILIES
+from infermeter_exporters.families import Family
+from infermeter_exporters.gpu.catalogue import FAMILIES as GPU
+from infermeter_exporters.gpu.dcgm_names import FAMILIES as DCGM
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -56,7 +60,23 @@ def readme(text: str) -> str:
     return re.sub(r"<!-- metrics: generated -->.*?<!-- end -->", lambda _: table, text, flags=re.DOTALL)
 
 
+def with_table(text: str, name: str, families: Mapping[str, Family]) -> str:
+    """A page with the table of that name made anew."""
+    rows = "".join(
+        f"| `{family.name}` | {family.kind} | {label_list(family.labels)} | {family.help} | {family.source or '-'} |\n"
+        for family in families.values()
+    )
+    head = "| metric | type | labels | what it says | where it comes from |\n|---|---|---|---|---|\n"
+    table = f"<!-- {name}: generated -->\n{head}{rows}<!-- end -->"
+    return re.sub(rf"<!-- {name}: generated -->.*?<!-- end -->", lambda _: table, text, count=1, flags=re.DOTALL)
+
+
 def files() -> dict[Path, str]:
     """The path of each generated file, absolute, and its text."""
-    front = ROOT / "README.md"
-    return {ROOT / "docs" / "metrics.md": metrics_page(), front: readme(front.read_text(encoding="utf-8"))}
+    front, gpu = ROOT / "README.md", ROOT / "docs" / "gpu.md"
+    gpu_page = with_table(with_table(gpu.read_text(encoding="utf-8"), "metrics", GPU), "dcgm", DCGM)
+    return {
+        gpu: gpu_page,
+        ROOT / "docs" / "metrics.md": metrics_page(),
+        front: readme(front.read_text(encoding="utf-8")),
+    }

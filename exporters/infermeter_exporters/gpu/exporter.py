@@ -15,6 +15,7 @@ from infermeter_exporters.families import Family, Samples
 from infermeter_exporters.gpu import config
 from infermeter_exporters.gpu.board import Board, Limits, Owners
 from infermeter_exporters.gpu.catalogue import FAMILIES
+from infermeter_exporters.gpu.readings import Xid
 from infermeter_exporters.gpu.watchdog import Watchdog
 from infermeter_exporters.gpu.worker import Task
 
@@ -229,7 +230,7 @@ class GpuExporter:
         self._owners: Owners = self._made_owners()
         self._board = Board(self._owners, self._config.price(), settings.limits)
         self._watchdog = Watchdog(self._board, settings.tasks, self._kernel_errors())
-        self._build = {"nvidia_gpu_exporter_build_info": {(version("infermeter"), python_version()): 1.0}}
+        self._build: Samples = {"nvidia_gpu_exporter_build_info": {(version("infermeter"), python_version()): 1.0}}
         self._reloaded = True
         self._lock = threading.Lock()
 
@@ -268,7 +269,7 @@ class GpuExporter:
                 self._attribution.set_rules(self._config.rules)
             self._board.set_up(self._owners, self._config.price(), self._settings.limits)
 
-    def snapshot(self) -> Samples:
+    def samples(self, timeout: float) -> Samples:  # noqa: ARG002  (nothing is waited for)
         """All that is known now; nothing is asked of a driver for it."""
         found: Samples = self._board.samples(time.monotonic())
         found.update(self._watchdog.samples())
@@ -321,7 +322,7 @@ class GpuExporter:
         self._attribution = Attribution(self._config.rules, proc=root + "/proc", root=root or "/")
         return self._attribution
 
-    def _kernel_errors(self) -> Callable[[], Sequence[object]]:
+    def _kernel_errors(self) -> Callable[[], Sequence[Xid]]:
         from infermeter_exporters.gpu.kmsg import Kmsg  # noqa: PLC0415
 
         return Kmsg().poll if not self._settings.simulate else lambda: ()

@@ -7,6 +7,7 @@ exporter is gone. What it is to do is in its one argument, JSON; see `Task`.
 import json
 import os
 import select
+import signal
 import sys
 import threading
 import time
@@ -56,6 +57,9 @@ class Task(NamedTuple):
 
 def main() -> int:
     """Do the task that is given in the arguments."""
+    # A terminal tells all of its processes; this one ends when the exporter says so, or is gone.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     task = Task(**json.loads(sys.argv[1]))
     lock = threading.Lock()
     descriptor = os.dup(1)
