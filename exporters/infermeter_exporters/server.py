@@ -20,15 +20,15 @@ from starlette.routing import Route
 from uvicorn.config import Config
 from uvicorn.server import Server
 
-from infermeter_exporters import logs, web_config
+from infermeter_exporters import listening, logs, web_config
 from infermeter_exporters.accept import CONTENT_TYPES, negotiate
+from infermeter_exporters.connection import IDLE_TIMEOUT, Connection
 from infermeter_exporters.errors import ConfigError
 from infermeter_exporters.families import Family, Samples
 from infermeter_exporters.page import Page
 
 log = logging.getLogger("infermeter.web")
 
-_LAST_PORT = 65535
 _GZIP_LEVEL = 1  # a third of the size is what matters to a network
 # Seconds that a scrape keeps back of what Prometheus gives it, and what it takes where nobody says.
 _RESERVE, _USUAL = 0.25, 10.0
@@ -77,14 +77,14 @@ class WebSettings(NamedTuple):
     """What the flags say, checked.
 
     Attributes:
-        addresses: hosts and ports to listen on.
+        addresses: to listen on, "host:port".
         config: path of the file of `web_config`, "" without one.
         web: what it says.
         lifecycle: whether `POST /-/reload` is allowed.
         most: scrapes at the same time.
     """
 
-    addresses: Sequence[tuple[str, int]]
+    addresses: Sequence[str]
     config: str
     web: web_config.WebConfig
     lifecycle: bool
@@ -122,20 +122,14 @@ def web_settings(options: argparse.Namespace) -> WebSettings:
         ConfigError: one of them cannot work.
     """
     logs.set_up(options.log_level, options.log_format)
-    addresses = [_address(text) for text in options.listen or [options.default_listen]]
+    addresses = options.listen or [options.default_listen]
+    for text in addresses:
+        listening.parse(text)
     if options.most < 1:
         raise ConfigError(f"--web.max-requests is {options.most}, expected 1 or more")
     return WebSettings(
         addresses, options.web_config, web_config.load(options.web_config), options.lifecycle, options.most
     )
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > _LAST_PORT:
-        raise ConfigError(f"--web.listen-address is {text!r}, expected host:port, for example 127.0.0.1:9835 or :9835")
-    return host, int(port)
 
 
 def serve(exporter: Exporter, settings: WebSettings) -> int:
@@ -144,7 +138,7 @@ def serve(exporter: Exporter, settings: WebSettings) -> int:
     Raises:
         ConfigError: an address cannot be listened on. Nothing is started then.
     """
-    sockets = _listening(settings.addresses)
+    sockets = listening.listen(settings.addresses)
     exporter.start()
     try:
         asyncio.run(_serve(exporter, settings, sockets))
@@ -157,14 +151,14 @@ async def _serve(exporter: Exporter, settings: WebSettings, sockets: Sequence[so
     application = Application(exporter, settings)
     config = Config(
         application,
-        http="h11",
+        http=Connection,
         ws="none",
         loop="asyncio",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_keep_alive=120,  # scrapers come back each minute at most
+        timeout_keep_alive=IDLE_TIMEOUT,
         timeout_graceful_shutdown=2,
     )
     config.load()
@@ -184,8 +178,7 @@ async def _serve(exporter: Exporter, settings: WebSettings, sockets: Sequence[so
     loop.add_signal_handler(signal.SIGHUP, reload)
     scheme = "https" if settings.web.tls is not None else "http"
     for one in sockets:
-        host, port = one.getsockname()[:2]
-        log.info("metrics are on %s://%s:%d/metrics", scheme, f"[{host}]" if ":" in host else host, port)
+        log.info("metrics are on %s://%s/metrics", scheme, listening.shown(one))
     await server.serve(sockets=list(sockets))
 
 
@@ -200,26 +193,6 @@ class _Server(Server):
     def end(self) -> None:
         """End soon."""
         self.should_exit = True
-
-
-def _listening(addresses: Sequence[tuple[str, int]]) -> list[socket.socket]:
-    sockets: list[socket.socket] = []
-    for host, port in addresses:
-        try:
-            if not host and socket.has_dualstack_ipv6():
-                made = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=128)
-            else:
-                found, *_ = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM)  # noqa: S104
-                made = socket.create_server((str(found[4][0]), port), family=found[0], backlog=128)
-        except (OSError, UnicodeError) as error:
-            for one in sockets:
-                one.close()
-            reason = getattr(error, "strerror", None) or error
-            raise ConfigError(
-                f"--web.listen-address is {host}:{port}, expected an address that is free: {reason}"
-            ) from error
-        sockets.append(made)
-    return sockets
 
 
 class Application:

@@ -108,8 +108,14 @@ def test_sources() -> None:
         (("--collect.interval", "5"), "--collect.interval is '5', expected a time, for example 5s, 500ms or 1m"),
         (("--collect.fast-interval", "0s"), "--collect.fast-interval is '0s', expected a time"),
         (("--collect.max-age", "1s"), "--collect.max-age is 1s, expected at least two of --collect.fast-interval"),
-        (("--collect.sources", "cuda"), "--collect.sources names 'cuda', expected some of nvml, nvidia-smi, dcgm, sysfs"),
-        (("--collect.sources", "dcgm"), "--collect.sources names no source that can be used, dcgm needs --collect.dcgm-url"),
+        (
+            ("--collect.sources", "cuda"),
+            "--collect.sources names 'cuda', expected some of nvml, nvidia-smi, dcgm, sysfs",
+        ),
+        (
+            ("--collect.sources", "dcgm"),
+            "--collect.sources names no source that can be used, dcgm needs --collect.dcgm-url",
+        ),
         (("--attribution.max-services", "0"), "--attribution.max-services is 0, expected 1 or more"),
         (("--attribution.top-processes", "-1"), "--attribution.top-processes is -1, expected 0 or more"),
         (

@@ -38,7 +38,9 @@ def board() -> Board:
     made.read(Reading(UUID, 0, "", "normal", 1, values=values))
     processes = [Process(1, ("compute",), 3 << 20, 20.0)]
     made.read(
-        Reading(UUID, 0, "", "fast", 1, "ok", (), 0.57, memory_used=5 << 20, energy=12.5, power=61.5, processes=processes)
+        Reading(
+            UUID, 0, "", "fast", 1, "ok", (), 0.57, memory_used=5 << 20, energy=12.5, power=61.5, processes=processes
+        )
     )
     return made
 

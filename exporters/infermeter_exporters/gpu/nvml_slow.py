@@ -1,5 +1,6 @@
 """What the driver is asked each minute about a GPU: what it is, what its limits are, and whether its memory is well."""
 
+import ctypes
 from collections.abc import Iterator
 
 import pynvml
@@ -155,5 +156,6 @@ class Slow:
             yield "nvidia_gpu_recovery_action", (), action
         fabric = pynvml.c_nvmlGpuFabricInfo_v2_t()
         fabric.version = pynvml.nvmlGpuFabricInfo_v2
-        if ask("GpuFabricInfoV", fabric) is not None:
+        # By reference, which pynvml leaves to its caller: otherwise the driver writes wherever the first bytes point.
+        if ask("GpuFabricInfoV", ctypes.byref(fabric)) is not None:
             yield "nvidia_gpu_fabric_state", (), float(fabric.state)
