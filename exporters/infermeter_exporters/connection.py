@@ -4,9 +4,7 @@ import asyncio
 from typing import Any
 
 import h11
-from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.server import ServerState
 
 CONNECTIONS = 512
 """At most; what comes beyond is closed at once."""
@@ -21,15 +19,9 @@ IDLE_TIMEOUT = 180
 class Connection(H11Protocol):
     """Adds to uvicorn's what it has no limits for: how slowly one may ask and listen, and how many may."""
 
-    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
-        """A connection that `config` and `server_state` describe.
-
-        Args:
-            config: of uvicorn.
-            server_state: all connections are in it.
-            app_state: what uvicorn gives to the application.
-        """
-        super().__init__(config, server_state, app_state)
+    def __init__(self, *given: Any, **named: Any) -> None:
+        """A connection as uvicorn makes it, whose arguments these are."""
+        super().__init__(*given, **named)
         self._asking: asyncio.TimerHandle | None = None
         self._telling: asyncio.TimerHandle | None = None
 

@@ -1,5 +1,6 @@
 """Addresses on which an exporter listens."""
 
+import os
 import re
 import socket
 from collections.abc import Sequence
@@ -60,5 +61,5 @@ def _listening(text: str) -> socket.socket:
         family, _, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)  # a name may have several
         return socket.create_server(address[:2], family=family, backlog=_WAITING)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = (os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)).lower()
         raise ConfigError(f"{FLAG} is {text!r}, expected an address on which one can listen: {reason}") from error
