@@ -121,6 +121,20 @@ def test_what_an_idle_gpu_draws_is_nobodys() -> None:
     assert one.samples(3)["nvidia_gpu_energy_joules_total"] == {DEVICE: 290}
 
 
+def test_a_gpu_whose_use_is_not_known_is_paid_for_by_nobody() -> None:
+    """As one that MIG divides: energy and money are nobody's, and nothing is said of its time."""
+    one = board(p1="face")
+    for time in (1, 2):
+        one.read(fast(time, None, process(1, None, 100)))
+    one.samples(2)
+    samples = one.samples(2)
+    assert by_service(samples, "nvidia_gpu_service_energy_joules_total") == {"_unattributed": 100}
+    assert by_service(samples, "nvidia_gpu_cost_usd_total") == {"_unattributed": 0.001 + 0.00001}
+    assert "nvidia_gpu_service_sm_seconds_total" not in samples
+    assert "nvidia_gpu_utilization" not in samples
+    assert by_service(samples, "nvidia_gpu_memory_used_bytes") == {"face": 100, "_unattributed": 900}
+
+
 def test_a_lost_gpu_has_no_values() -> None:
     """What it used stays; that it is lost is said; when it is back, all goes on."""
     one = board(p1="face")
@@ -137,6 +151,20 @@ def test_a_lost_gpu_has_no_values() -> None:
     one.read(fast(3, 0.5, process(1, 50)))
     assert one.samples(3)["nvidia_gpu_up"] == {DEVICE: 1}
     assert by_service(one.samples(3), "nvidia_gpu_utilization")["face"] == 50
+
+
+def test_a_gpu_that_hung_is_up_when_all_of_it_was_read() -> None:
+    """Its slow and normal tiers come first after a new start, and hang no less if only the fast one hung."""
+    one = board(p1="face")
+    one.read(fast(1, 0.5, process(1, 50)))
+    one.missed(UUID, "timeout")
+    one.read(Reading(UUID, 0, "", "normal", 2, values=[("nvidia_gpu_temperature_celsius", (), 50.0)]))
+    hung = one.samples(2)
+    assert (hung["nvidia_gpu_up"], "nvidia_gpu_temperature_celsius" in hung) == ({DEVICE: 0}, False)
+    assert hung["nvidia_gpu_status"][*DEVICE, "timeout"] == 1
+    one.read(fast(3, 0.5, process(1, 50)))
+    well = one.samples(3)
+    assert (well["nvidia_gpu_up"], well["nvidia_gpu_temperature_celsius"]) == ({DEVICE: 1}, {DEVICE: 50})
 
 
 def test_old_readings_are_not_shown() -> None:

@@ -89,14 +89,16 @@ class Accounts:
         of: the account of each, by its labels.
         energy: the energy counter of the GPU.
         seconds: for which the GPU was there.
+        divided: whether it was ever known who used how much of its time.
     """
 
-    __slots__ = ("_idle_watts", "_measured", "_time", "energy", "of", "seconds")
+    __slots__ = ("_idle_watts", "_measured", "_time", "divided", "energy", "of", "seconds")
 
     def __init__(self) -> None:
         self.of: dict[Owned, Account] = {}
         self.energy = Counter()
         self.seconds = 0.0
+        self.divided = False
         self._time: float | None = None
         self._idle_watts: float | None = None
         self._measured = False
@@ -141,9 +143,15 @@ class Accounts:
         Args:
             seconds: that passed.
             shares: parts of the GPU's time, in percent; those of nobody among them. Together what the GPU was busy.
+                Without any it is not known who used it, or whether: energy and money are nobody's then, and its time
+                is not told.
             joules: that the GPU used, None if that is not known.
             price: of the GPU.
         """
+        if not shares:
+            self._add(NOBODY, 0.0, joules or 0.0, seconds / _SECONDS_PER_HOUR * price.usd_per_hour, price)
+            return
+        self.divided = True
         busy = sum(shares.values())
         idle_joules = 0.0
         if joules is not None:

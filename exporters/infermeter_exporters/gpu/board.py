@@ -71,6 +71,7 @@ class _Gpu:
         "counters",
         "dropped",
         "heard",
+        "hung",
         "labels",
         "last_seen",
         "memory",
@@ -91,6 +92,7 @@ class _Gpu:
         self.pci = reading.pci
         self.state: State = "unknown"
         self.heard = reading.time
+        self.hung = False  # and has not been read in full since; the fast tier is the last one at a start
         self.newest: dict[Tier, Reading] = {}
         self.accounts = Accounts()
         self.counters: dict[tuple[str, tuple[str, ...]], Counter] = {}
@@ -152,7 +154,8 @@ class Board:
             if gpu is None:
                 gpu = self._gpus[reading.uuid] = _Gpu(reading)
             gpu.pci = reading.pci or gpu.pci
-            gpu.state = reading.state
+            gpu.hung = gpu.hung and reading.state == "ok" and reading.tier != "fast"
+            gpu.state = "timeout" if gpu.hung else reading.state
             gpu.heard = max(gpu.heard, reading.time)
             gpu.newest[reading.tier] = reading
             if reading.state != "ok":
@@ -176,7 +179,7 @@ class Board:
         with self._lock:
             gpu = self._gpus.get(uuid)
             if gpu is not None and gpu.state != state:
-                gpu.state = state
+                gpu.state, gpu.hung = state, True
                 gpu.newest.clear()
                 self.version += 1
 
@@ -223,9 +226,8 @@ class Board:
             self._divide(gpu, reading)
         gpu.accounts.learn(reading.busy, reading.power)
         joules = gpu.accounts.drawn(reading.energy, reading.power if known else None, seconds)
-        # What happened while nobody looked, nobody knows.
-        shares = gpu.shares if known and gpu.shares else {NOBODY: 100.0} if seconds else {}
-        if shares:
+        shares = gpu.shares if known else {}  # what happened while nobody looked, nobody knows
+        if shares or seconds:
             gpu.accounts.used(seconds, shares, joules, self._price(self._name(gpu)))
 
     def _find_owners(self, gpu: _Gpu, reading: Reading) -> None:
@@ -333,7 +335,7 @@ class Board:
         usd: defaultdict[str, float] = defaultdict(float)
         for owned, account in accounts.of.items():
             shown, account.shown = account.shown, True
-            if owned != IDLING:
+            if owned != IDLING and accounts.divided:
                 found["nvidia_gpu_service_sm_seconds_total"][*labels, *owned] = account.seconds if shown else 0.0
             if accounts.measured:
                 found["nvidia_gpu_service_energy_joules_total"][*labels, *owned] = account.joules if shown else 0.0

@@ -20,12 +20,12 @@ from infermeter_exporters.gpu.worker import Task
 
 log = logging.getLogger("infermeter.gpu")
 
-# Seconds: after which a call hangs, until a source has opened, between two tries of a better source, and so on.
+# Seconds: after which a call hangs, until a source has opened, until a better source is tried again, and so on.
 _PATIENCE = {"nvidia-smi": 60.0, "dcgm": 30.0}
 _USUAL_PATIENCE = 5.0
 _OPENING = 20.0
 _SILENCE = 10.0
-_BETTER = 60.0
+_FIRST_BETTER, _LONGEST_BETTER = 2.0, 60.0
 _STEP = 0.25
 _SETTLED = 30.0
 _LONGEST_PAUSE = 30.0
@@ -77,6 +77,7 @@ class Watchdog:
         self._due = 0.0
         self._pause = 1.0
         self._better = 0.0
+        self._better_pause = _FIRST_BETTER
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._restarts: Multiset[str] = Multiset({"hang": 0, "crash": 0, "source": 0})
@@ -152,7 +153,8 @@ class Watchdog:
             if self._main is None:
                 self._left = self._left or list(self._tasks)
             elif self._main.task.source != self._tasks[0].source and now >= self._better:
-                self._better = now + _BETTER
+                self._better_pause = min(2 * self._better_pause, _LONGEST_BETTER)
+                self._better = now + self._better_pause
                 better = [task.source for task in self._tasks].index(self._main.task.source)
                 self._left = self._tasks[:better]
             if self._left:
@@ -193,6 +195,8 @@ class Watchdog:
         if before is not None:
             self._drop(before)
         source = child.task.source
+        if source == self._tasks[0].source:
+            self._better_pause = _FIRST_BETTER
         if self._reasons.get(source) != "":
             log.info("reading %d GPUs from %s", child.machine.devices if child.machine else 0, source)
         self._reasons[source] = ""
