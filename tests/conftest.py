@@ -46,6 +46,16 @@ def promtool() -> str:
 
 
 @pytest.fixture(scope="session")
+def program() -> str:
+    """Where Prometheus is; without it these tests are skipped, and in CI fail."""
+    found = shutil.which("prometheus")
+    if found is None:
+        reason = "prometheus is not installed: apt-get install --no-install-recommends prometheus"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    return found
+
+
+@pytest.fixture(scope="session")
 def exposed() -> set[str]:
     """The names that the library's families have in Prometheus."""
     return {name + suffix for name, family in FAMILIES.items() for suffix in SUFFIXES.get(family.kind, ("",))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,7 +35,8 @@ class Root:
     def process(self, pid: int, service: str = "", container: str = "", program: str = "python") -> None:
         """A process; `container` is the 64 digits of the id of its container."""
         home = self.folder / "proc" / str(pid)
-        home.mkdir(exist_ok=True)
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir()
         (home / "stat").write_text(f"{pid} ({program}) S 1 " + " ".join(["0"] * 17) + f" {pid} " + "0 " * 30)
         (home / "cgroup").write_text(f"0::/system.slice/docker-{container}.scope\n" if container else "0::/\n")
         (home / "cmdline").write_bytes(program.encode() + b"\0")
@@ -42,12 +44,15 @@ class Root:
         (home / "environ").write_bytes(f"INFERMETER_SERVICE={service}\0".encode() if service else b"")
         (home / "status").write_text("Uid:\t0\t0\t0\t0\n")
 
+    def refuse(self, pid: int) -> None:
+        """Nothing of a process can be read any more."""
+        self.end(pid)
+        for name in ("stat", "cgroup", "comm", "environ"):
+            (self.folder / "proc" / str(pid) / name).mkdir(parents=True)
+
     def end(self, pid: int) -> None:
         """A process is gone."""
-        home = self.folder / "proc" / str(pid)
-        for path in home.iterdir():
-            path.unlink()
-        home.rmdir()
+        shutil.rmtree(self.folder / "proc" / str(pid))
 
     def gpu(self, pci: str, runtime: str = "active") -> None:
         """A GPU on the bus."""

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
-import threading
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import pytest
 
 from infermeter_exporters.gpu.cgroups import Place
 from infermeter_exporters.gpu.containers import Container, DockerApi, DockerFiles, NamesError, described
+from tests.gpu.sockets import Socket, answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,56 +24,6 @@ A, B = "ab" * 32, "0123456789abcdef" * 4
 LABELS = {"com.docker.compose.project": "shop", "com.docker.compose.service": "face"}
 INSPECTED = {"Id": A, "Name": "/shop-face-1", "Config": {"Image": "acme/face:3", "Labels": LABELS}}
 FACE = Container("shop-face-1", "acme/face:3", LABELS)
-
-
-def answer(status: str, body: bytes) -> bytes:
-    return f"HTTP/1.0 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
-
-
-class Socket:
-    """A server on a real unix socket that says `says`, piece by piece, to everyone; `hold` keeps it from hanging up."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-        self.says: list[bytes] | dict[str, bytes] = []
-        self.hold = False
-        self.asked: list[str] = []
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(self.path)
-        self._listener.listen()
-        self._release = threading.Event()
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._release.set()
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join()
-        Path(self.path).unlink()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            with connection:
-                head = connection.recv(4096).decode()
-                target = head.split(" ")[1]
-                self.asked.append(target)
-                said = self.says
-                pieces = [said.get(target, answer("404 Not Found", b"{}"))] if isinstance(said, dict) else said
-                try:
-                    for piece in pieces:
-                        connection.sendall(piece)
-                except OSError:  # the one who asked has heard enough
-                    continue
-                if self.hold:
-                    self._release.wait()
 
 
 @pytest.fixture
@@ -209,7 +159,7 @@ def test_a_real_podman(tmp_path: Path) -> None:
                 for _ in range(600):
                     if Path(path).exists() or service.poll() is not None:
                         break
-                    threading.Event().wait(0.05)
+                    time.sleep(0.05)
                 found = DockerApi("podman", [path], 30).find(Place((made.stdout.strip(),)), {})
                 unknown = DockerApi("podman", [path], 30).find(Place((A,)), {})
             finally:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import shutil
 import socket
 import subprocess
 import sys
@@ -183,16 +182,6 @@ def free_port() -> int:
         probe.bind((ADDRESS, 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-@pytest.fixture(scope="session")
-def program() -> str:
-    """Where Prometheus is; without it these tests are skipped, and in CI fail."""
-    found = shutil.which("prometheus")
-    if found is None:
-        reason = "prometheus is not installed: apt-get install --no-install-recommends prometheus"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    return found
 
 
 @pytest.fixture(scope="session")
