@@ -17,7 +17,7 @@ import httpx
 from tests.page import Page
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 PATIENCE = 30.0
 """Seconds, after which something will not happen any more."""
@@ -138,9 +138,19 @@ class Exporting:
 
 
 @contextmanager
-def exporting(folder: Path, environment: dict[str, str], *flags: str) -> Iterator[Exporting]:
-    """An exporter that listens on a free port, whose log is in a folder."""
-    command = [sys.executable, "-m", "infermeter_exporters", "gpu-exporter", "--web.listen-address=127.0.0.1:0", *flags]
+def exporting(
+    folder: Path, environment: dict[str, str], *flags: str, prefix: Sequence[str] = ()
+) -> Iterator[Exporting]:
+    """An exporter that listens on a free port, whose log is in a folder; `prefix` is a program that starts it."""
+    command = [
+        *prefix,
+        sys.executable,
+        "-m",
+        "infermeter_exporters",
+        "gpu-exporter",
+        "--web.listen-address=127.0.0.1:0",
+        *flags,
+    ]
     log = folder / "log"
     with log.open("wb") as written:
         process = subprocess.Popen(command, env=environment, stdout=written, stderr=written)
