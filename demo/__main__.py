@@ -1,4 +1,4 @@
-"""Start the services and Prometheus, show the table, and end everything again."""
+"""Start the services, the GPU exporter and Prometheus, show the table, and end everything again."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from demo import DemoError, prometheus
+from demo import DemoError, gpus, prometheus
 from demo.services import ADDRESS, SERVICES, START_SECONDS, any_free_port
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
-
-    from demo.services import Service
 
 LAST_PORT = 65535
 
@@ -35,6 +33,8 @@ PACKAGES = {
     "prometheus_client": "prometheus-client",
     "rich": "rich",
     "skimage": "scikit-image",
+    "starlette": "starlette",
+    "uvicorn": "uvicorn",
 }
 """What the demo and its services import, and what to give pip to install it."""
 
@@ -94,32 +94,39 @@ def run(arguments: argparse.Namespace, stop: Stop) -> None:
 
     ports = vars(arguments)
     services = [replace(service, port=ports[service.name] or any_free_port()) for service in SERVICES]
+    gpus_port = arguments.gpus_port or any_free_port()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="infermeter-demo-")))
         children = {service: stack.enter_context(service.start(folder)) for service in services}
+        watcher = stack.enter_context(gpus.start(folder, gpus_port))
 
         def check() -> None:
             for service, child in children.items():
                 child.require_alive(service.advice)
+            watcher.require_alive(gpus.advice(gpus_port))
 
         for service, child in children.items():
             child.wait_for(service.url, stop, START_SECONDS, service.advice)
             print(f"{service.name}: {service.url}", flush=True)
+        url = f"http://{ADDRESS}:{gpus_port}"
+        watcher.wait_for(f"{url}/-/ready", stop, gpus.START_SECONDS, gpus.advice(gpus_port))
+        print(f"{gpus.NAME}: {url}/metrics{' (simulated)' if gpus.simulated() else ''}", flush=True)
         if arguments.prometheus:
-            start_prometheus(stack, services, folder, arguments.prometheus_port, stop)
+            targets = [*(service.target for service in services), f"{ADDRESS}:{gpus_port}"]
+            start_prometheus(stack, targets, folder, arguments.prometheus_port, stop)
         if not stop():
             stop.after(arguments.seconds)
             table.show(services, stop, check)
 
 
-def start_prometheus(stack: ExitStack, services: Sequence[Service], folder: Path, port: int, stop: Stop) -> None:
+def start_prometheus(stack: ExitStack, targets: Sequence[str], folder: Path, port: int, stop: Stop) -> None:
     """Start Prometheus, to be ended by `stack`, and print where it is; or print how to get it."""
     program = shutil.which("prometheus")
     if program is None:
         print(f"{prometheus.HOW_TO_GET_IT}\n", flush=True)
         return
     port = prometheus.free_port(port)
-    child = stack.enter_context(prometheus.start(program, services, folder, port))
+    child = stack.enter_context(prometheus.start(program, targets, folder, port))
     url = f"http://{ADDRESS}:{port}"
     child.wait_for(f"{url}/-/ready", stop, prometheus.START_SECONDS, prometheus.ADVICE)
     queries = "".join(f"    {query}\n" for query in prometheus.QUERIES)
@@ -130,7 +137,7 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return what the command line and DEMO_SECONDS say."""
     parser = argparse.ArgumentParser(
         prog="python -m demo",
-        description="Two vision services measured by infermeter, a real Prometheus beside it, and a live table.",
+        description="Two vision services and the GPUs, watched by infermeter; a real Prometheus, and a live table.",
         epilog="Ends on Ctrl-C. Exit code: 0 when stopped, 1 when something failed, 2 for a mistake in the options.",
     )
     parser.add_argument(
@@ -148,6 +155,13 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
             metavar="PORT",
             help=f"where {service.name} serves its metrics (default {service.port}; 0: any free port)",
         )
+    parser.add_argument(
+        "--gpus-port",
+        type=_port,
+        default=gpus.PORT,
+        metavar="PORT",
+        help=f"where the GPU exporter serves its metrics (default {gpus.PORT}; 0: any free port)",
+    )
     parser.add_argument(
         "--prometheus-port",
         type=_port,

@@ -94,7 +94,7 @@ def run_demo(folder: Path) -> Iterator[dict[str, str]]:
     if missing:
         reason = f"not installed, which the demo needs: {', '.join(missing)}"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    names = [*(service.name for service in SERVICES), "Prometheus"]
+    names = [*(service.name for service in SERVICES), "GPUs", "Prometheus"]
     ports = [f"--{name.lower()}-port=0" for name in names]
     environment = {**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
     with (folder / "said").open("wb") as said:
