@@ -69,7 +69,9 @@ def stub(stack: contextlib.ExitStack, folder: Path) -> dict[str, str]:
         here = pids[gpu * _PROCESSES : (gpu + 1) * _PROCESSES]
         scenario.gpu(gpu, "process", *(f"{pid} compute {1 << 30}" for pid in here))
         scenario.gpu(gpu, "sample", *(f"{pid} 4 2 0 0" for pid in here))
-    return scenario.save().environment(nvml_stub.build(folder))
+    environment = scenario.save().environment(nvml_stub.build(folder))
+    # Installed packages have their bytecode: nobody compiles while the other is measured.
+    return {name: value for name, value in environment.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 @contextlib.contextmanager
@@ -112,9 +114,9 @@ def running(command: list[str], environment: dict[str, str]) -> Iterator[int]:
 def compared(started: dict[str, tuple[int, int]], rounds: int) -> dict[str, Any]:
     """Scrape both by turns, and see what they used meanwhile."""
     connections = {name: connected(port) for name, (_, port) in started.items()}
-    time.sleep(_WARM_SECONDS)
     for connection in connections.values():
         scraped(connection)
+    time.sleep(_WARM_SECONDS)
     before = {name: cpu(pid) for name, (pid, _) in started.items()}
     took: dict[str, list[float]] = {name: [] for name in started}
     pages: dict[str, bytes] = {}
@@ -148,6 +150,7 @@ def collected(environment: dict[str, str], seconds: float) -> dict[str, Any]:
     ]
     with running(ours(port, *quick), environment) as pid:
         connection = connected(port)
+        scraped(connection)
         sizes = []
         for _ in range(_LOOKS):
             time.sleep(seconds / _LOOKS)

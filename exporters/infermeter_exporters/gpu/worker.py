@@ -91,7 +91,9 @@ def _work(task: Task, out: Callable[[Message], None]) -> None:
     counted = time.monotonic()
     out(Opened([unit.name for unit in units]))
     failed: list[BaseException] = []
-    readers = [_Reader(unit, task.periods, out, failed.append) for unit in units]
+    readers = [
+        _Reader(unit, task.periods, place / len(units), out, failed.append) for place, unit in enumerate(units)
+    ]
     for reader in readers:
         threading.Thread(target=reader.run, name=reader.unit.name, daemon=True).start()
     if not task.only:
@@ -126,17 +128,27 @@ def _with_bus(machine: Machine, task: Task) -> Machine:
 
 
 class _Reader:
-    """Reads one unit, for as long as the process lives."""
+    """Reads one unit, for as long as the process lives.
+
+    Args:
+        unit: what is read.
+        periods: seconds between two readings of each tier.
+        phase: part of a period by which it is later than others: who takes the readings is not to get all at once.
+        out: takes them.
+        failed: takes what went wrong.
+    """
 
     def __init__(
         self,
         unit: Unit,
         periods: Sequence[float],
+        phase: float,
         out: Callable[[Message], None],
         failed: Callable[[BaseException], object],
     ) -> None:
         self.unit = unit
         self._periods = dict(zip(TIERS, periods, strict=True))
+        self._phase = phase
         self._out = out
         self._failed = failed
         self._since = 0.0
@@ -149,8 +161,9 @@ class _Reader:
 
     def run(self) -> None:
         """Read each tier when it is due."""
-        # What is slow comes first: it says what the GPU is.
-        due = dict.fromkeys(reversed(TIERS), time.monotonic())
+        # What is slow comes first: it says what the GPU is. All tiers are due now, and at their phase from then on.
+        start = time.monotonic()
+        due = {tier: start - (1 - self._phase) * self._periods[tier] for tier in reversed(TIERS)}
         try:
             while True:
                 for tier, moment in due.items():
