@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -11,9 +12,15 @@ from hypothesis import strategies as st
 
 from infermeter_exporters.gpu.kmsg import Kmsg, _xid
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    Log = tuple[Kmsg, Callable[[str], int]]
+
 
 @pytest.fixture
-def log(tmp_path):
+def log(tmp_path: Path) -> Iterator[Log]:
     """A log that behaves like that of a kernel: what is not there yet would have to be waited for."""
     path = tmp_path / "kmsg"
     os.mkfifo(path)
@@ -44,7 +51,7 @@ def now() -> int:
     ],
 )
 @pytest.mark.parametrize("prefix", ["3,1201,{},-", "3,1201,{},c,caller=T42", "3,1201,{}"])
-def test_forms_of_all_generations_are_read(log, prefix, text, pci, code):
+def test_forms_of_all_generations_are_read(log: Log, prefix: str, text: str, pci: str, code: int) -> None:
     """With or without PCI, an instance, further fields; the address is written as readings write it."""
     kmsg, write = log
     assert kmsg.poll() == []
@@ -54,7 +61,7 @@ def test_forms_of_all_generations_are_read(log, prefix, text, pci, code):
     assert kmsg.poll() == []
 
 
-def test_the_time_is_that_of_the_record_and_not_of_its_reading(log):
+def test_the_time_is_that_of_the_record_and_not_of_its_reading(log: Log) -> None:
     """The kernel counts since its start; it is known when that was."""
     kmsg, write = log
     write(f"3,1,{now() - 90_000_000},-;NVRM: Xid (PCI:0000:65:00): 48, DBE\n")
@@ -62,7 +69,7 @@ def test_the_time_is_that_of_the_record_and_not_of_its_reading(log):
     assert 80 < time.time() - found.time < 100
 
 
-def test_several_records_of_one_poll_keep_their_order_and_may_be_cut(log):
+def test_several_records_of_one_poll_keep_their_order_and_may_be_cut(log: Log) -> None:
     """A record whose end has not come yet is read when it has."""
     kmsg, write = log
     write(f"6,1,{now()},-;usb 1-1: new device\n3,2,{now()},-;NVRM: Xid (PCI:0000:65:00): 13, a\n3,3,{now()},-;NVRM: X")
@@ -82,20 +89,20 @@ def test_several_records_of_one_poll_keep_their_order_and_may_be_cut(log):
         "",
     ],
 )
-def test_what_the_kernel_does_not_say_is_no_error(line):
+def test_what_the_kernel_does_not_say_is_no_error(line: str) -> None:
     """Programs may write to the log as well, under another number."""
     assert _xid(line) is None
 
 
 @given(st.text(max_size=200), st.text(max_size=60))
-def test_no_line_can_do_harm(text, more):
+def test_no_line_can_do_harm(text: str, more: str) -> None:
     """Whatever stands in the log."""
     for line in (text, f"3,1,5,-;{text}", f"3,1,5,-;NVRM: Xid (PCI:0000:65:00): 7{more}"):
         found = _xid(line)
         assert found is None or (found.pci == "0000:65:00.0" and found.code >= 7)
 
 
-def test_a_log_that_may_not_be_read_says_so_once(tmp_path):
+def test_a_log_that_may_not_be_read_says_so_once(tmp_path: Path) -> None:
     """The exporter goes on with what the driver says."""
     kmsg = Kmsg(str(tmp_path / "none"))
     assert kmsg.reason == (
@@ -104,7 +111,7 @@ def test_a_log_that_may_not_be_read_says_so_once(tmp_path):
     assert kmsg.poll() == []
 
 
-def test_a_log_is_read_from_its_end(tmp_path):
+def test_a_log_is_read_from_its_end(tmp_path: Path) -> None:
     """What was logged before the exporter started was counted by the one before."""
     path = tmp_path / "kmsg"
     path.write_text("3,1,5,-;NVRM: Xid (PCI:0000:65:00): 79, before\n")
@@ -115,12 +122,13 @@ def test_a_log_is_read_from_its_end(tmp_path):
     kmsg.close()
 
 
-def test_records_that_were_overwritten_are_not_waited_for(log, monkeypatch):
+def test_records_that_were_overwritten_are_not_waited_for(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel says so once, by an error, and goes on with the oldest record that it has."""
     kmsg, write = log
-    real, told = os.read, []
+    real = os.read
+    told: list[bool] = []
 
-    def read(descriptor, size):
+    def read(descriptor: int, size: int) -> bytes:
         if not told:
             told.append(True)
             raise BrokenPipeError(32, "Broken pipe")

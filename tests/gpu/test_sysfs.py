@@ -45,7 +45,7 @@ def held(root: Path, pci: str, text: str = INFORMATION) -> None:
     (root / "proc/driver/nvidia/version").write_text(VERSION)
 
 
-def test_the_bus_is_searched_for_gpus_of_one_maker(tmp_path):
+def test_the_bus_is_searched_for_gpus_of_one_maker(tmp_path: Path) -> None:
     """Data-centre GPUs (3D controllers) and those with a display count; their sound, switches and others do not."""
     device(tmp_path, "0000:c1:00.0", kind="0x030000")
     device(tmp_path, "0000:65:00.0")
@@ -55,13 +55,13 @@ def test_the_bus_is_searched_for_gpus_of_one_maker(tmp_path):
     assert pci_devices(str(tmp_path / "sys")) == ["0000:65:00.0", "0000:c1:00.0"]
 
 
-def test_no_bus_has_no_gpus(tmp_path):
+def test_no_bus_has_no_gpus(tmp_path: Path) -> None:
     """A container without sysfs is no error."""
     assert pci_devices(str(tmp_path)) == []
     assert not asleep("0000:65:00.0", str(tmp_path))
 
 
-def test_a_gpu_that_sleeps_is_found_however_its_address_is_written(tmp_path):
+def test_a_gpu_that_sleeps_is_found_however_its_address_is_written(tmp_path: Path) -> None:
     """Drivers write domains of eight digits and capital letters."""
     device(tmp_path, "0000:c1:00.0", **{"power/runtime_status": "suspended"})
     device(tmp_path, "0000:65:00.0")
@@ -80,12 +80,12 @@ def test_a_gpu_that_sleeps_is_found_however_its_address_is_written(tmp_path):
         ("MIG-1", "MIG-1"),
     ],
 )
-def test_addresses_are_written_as_the_kernel_writes_them(written, found):
+def test_addresses_are_written_as_the_kernel_writes_them(written: str, found: str) -> None:
     """Whoever writes them, they can be compared; domains of more than four digits (behind VMD) keep them."""
     assert pci_address(written) == found
 
 
-def test_what_the_driver_holds_is_told_and_what_it_does_is_unknown(tmp_path):
+def test_what_the_driver_holds_is_told_and_what_it_does_is_unknown(tmp_path: Path) -> None:
     """One GPU on the bus has fallen off the driver; of the other it is known what it is, and not how it is."""
     device(tmp_path, "0000:65:00.0", numa_node="1")
     device(tmp_path, "0000:c1:00.0")
@@ -104,7 +104,7 @@ def test_what_the_driver_holds_is_told_and_what_it_does_is_unknown(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "Model: Unknown\nGPU UUID: GPU-????????-????-????-????-????????????\n", "\0:\n:"])
-def test_a_gpu_whose_name_is_not_known_is_counted_and_not_named(tmp_path, text):
+def test_a_gpu_whose_name_is_not_known_is_counted_and_not_named(tmp_path: Path, text: str) -> None:
     """A made-up name would be another GPU for ever, once the driver tells the real one."""
     held(tmp_path, "0000:65:00.0", text)
     source = Sysfs(str(tmp_path))
@@ -112,7 +112,7 @@ def test_a_gpu_whose_name_is_not_known_is_counted_and_not_named(tmp_path, text):
     assert source.read("fast") == []
 
 
-def test_a_machine_without_a_driver_has_gpus_on_the_bus_and_none_that_is_known(tmp_path):
+def test_a_machine_without_a_driver_has_gpus_on_the_bus_and_none_that_is_known(tmp_path: Path) -> None:
     """The two numbers differ, which is what an alert looks at."""
     device(tmp_path, "0000:65:00.0")
     assert Sysfs(str(tmp_path)).open() == Machine("sysfs", 0, [("nvidia_gpu_pci_devices", (), 1.0)])

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from infermeter_exporters.gpu.readings import Machine, Process, Reading, Tier, Unit, Value, Xid
+from infermeter_exporters.gpu.readings import Machine, Process, Reading, Tier, Value, Xid
 from infermeter_exporters.gpu.simulated_load import BEGIN, Load, Model, Pulse, Spec, parse, worked
 
 SERVICES = (
@@ -344,7 +344,7 @@ class Simulated:
             [("nvidia_gpu_pci_devices", (), float(count)), ("nvidia_gpu_driver_info", driver, 1.0)],
         )
 
-    def units(self) -> Sequence[Unit]:
+    def units(self) -> Sequence[Gpu]:
         """One for each."""
         return self.gpus
 

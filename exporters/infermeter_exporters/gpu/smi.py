@@ -292,7 +292,7 @@ def _normal(gpu: ET.Element) -> Iterator[Value]:
     if state:
         yield "nvidia_gpu_performance_state", (), float(state[1])
     reasons = next((found for name in _REASONS if (found := gpu.find(name)) is not None), None)
-    shown = set()
+    shown: set[str] = set()
     for element in reasons if reasons is not None else ():
         reason = re.sub(r"^clocks_(?:event|throttle)_reasons?_", "", element.tag)
         said = {"active": 1.0, "not active": 0.0}.get((element.text or "").strip().lower())

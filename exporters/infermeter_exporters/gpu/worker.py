@@ -91,9 +91,7 @@ def _work(task: Task, out: Callable[[Message], None]) -> None:
     counted = time.monotonic()
     out(Opened([unit.name for unit in units]))
     failed: list[BaseException] = []
-    readers = [
-        _Reader(unit, task.periods, place / len(units), out, failed.append) for place, unit in enumerate(units)
-    ]
+    readers = [_Reader(unit, task.periods, place / len(units), out, failed.append) for place, unit in enumerate(units)]
     for reader in readers:
         threading.Thread(target=reader.run, name=reader.unit.name, daemon=True).start()
     if not task.only:
