@@ -54,7 +54,8 @@ def main() -> int:
     promises: list[Promise] = [
         ("their scrape p99 over ours", other["p99"] / mine["p99"], ">=", 5),
         ("CPU seconds, ours over theirs", mine["cpu"] / other["cpu"], "<=", 1),
-        ("memory, ours over theirs", mine["rss"] / other["rss"], "<=", 1),
+        # Ours are two processes, one of which can be killed in the middle of a call: that is what this buys.
+        ("memory, ours over theirs", mine["rss"] / other["rss"], "<=", 1.6),
     ]
     if given.long:
         promises.append(("memory after the long run over before", figures["long"]["growth"], "<=", _GROWTH))
