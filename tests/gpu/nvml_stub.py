@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from hashlib import sha256
 from pathlib import Path
 
 SOURCES = Path(__file__).parents[1] / "stubs" / "nvml"
@@ -25,7 +26,7 @@ EVERY = "*"
 
 def build(folder: Path, without: tuple[str, ...] = ()) -> Path:
     """The folder with the library, that lacks some symbols as an old driver does; built once."""
-    home = folder / ("-".join(sorted(without)) or "whole")
+    home = folder / (sha256(" ".join(sorted(without)).encode()).hexdigest()[:16] if without else "whole")
     if (home / LIBRARY).exists():
         return home
     home.mkdir(parents=True, exist_ok=True)
@@ -116,12 +117,39 @@ def _base(path: Path, gpus: int, name: str, gib: int, watts: int) -> Scenario:
     return made
 
 
+def datacenter(made: Scenario) -> None:
+    """What a GPU of a data centre tells beyond the others, on all GPUs of a machine."""
+    facts: dict[str, object] = {
+        "serial": "1650000000001",
+        "brand": 2,
+        "architecture": 9,
+        "vbios_version": "96.00.61.00.01",
+    }
+    facts |= {"compute_capability": "9.0", "numa_node": 0, "virtualization": 0, "persistence": 1, "compute_mode": 0}
+    facts |= {"power_limit_default": 700_000, "power_limit_min": 200_000, "power_limit_max": 700_000}
+    facts |= {"temperature_margin": 32, "temperature_thresholds": "92 89 - 87 -", "event_reasons": 0x4}
+    facts |= {"violation_0": 2_500_000_000, "violation_1": 500_000_000, "violation_2": 0, "violation_3": 0}
+    facts |= {"encoder": 0, "decoder": 12, "jpeg": 3, "ofa": 0, "bar1_total": 128 * GIB, "bar1_used": 2 * GIB}
+    facts |= {"pcie_generation": 5, "pcie_generation_max": 5, "pcie_width": 16, "pcie_width_max": 16, "pcie_replays": 3}
+    facts |= {"ecc_mode": 1, "ecc_corrected_volatile": 2, "ecc_corrected_aggregate": 7, "ecc_uncorrected_volatile": 0}
+    facts |= {"ecc_uncorrected_aggregate": 1, "remapped_rows": "1 2 1 0", "retired_pages_0": 0, "retired_pages_1": 2}
+    facts |= {"retired_pages_pending": 0, "fabric_state": 3, "gpm": 1, "nvlink": " ".join(["1"] * 17 + ["0"])}
+    for key, fact in facts.items():
+        made.gpu(EVERY, key, fact)
+    for counter in range(5):
+        made.gpu(EVERY, f"nvlink_errors_{counter}", " ".join([str(counter)] * 18))
+    made.gpu(EVERY, "gpm_metric", "2 55.0", "3 40.0", "5 20.0", "10 35.0", "11 0.0", "12 10.0", "13 5.0")
+    fields = ["82 0 1 61", "197 0 3 5000000000", "198 0 3 9000000000", "230 0 1 0"]
+    fields += ["269 0 3 1500000000", "270 0 3 0", "271 0 3 250000000"]
+    fields += [f"{field} {link} 3 {1000 * (link + 1)}" for field in (138, 139) for link in range(18)]
+    made.gpu(EVERY, "field", *fields)
+    made.gpu(EVERY, "sampled", "1 70 0.05", "1 90 0.02")
+
+
 def h100x8_busy(path: Path) -> Scenario:
     """Eight H100 with processes of several services on each, GPM and NVLink."""
     made = _base(path, 8, "NVIDIA H100 80GB HBM3", 80, 700)
-    made.gpu(EVERY, "gpm", 1)
-    made.gpu(EVERY, "gpm_metric", "2 55.0", "3 40.0", "5 20.0", "10 35.0")
-    made.gpu(EVERY, "nvlink", " ".join(["1"] * 18))
+    datacenter(made)
     for gpu in range(8):
         pids = (10_000 + 10 * gpu, 10_001 + 10 * gpu)
         made.gpu(gpu, "process", *(f"{pid} compute {9 * GIB}" for pid in pids))
