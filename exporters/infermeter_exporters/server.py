@@ -32,7 +32,7 @@ log = logging.getLogger("infermeter.web")
 _GZIP_LEVEL = 1  # a third of the size is what matters to a network
 # Seconds that a scrape keeps back of what Prometheus gives it, and what it takes where nobody says.
 _RESERVE, _USUAL = 0.25, 10.0
-_TOO_MANY = 503
+_UNAVAILABLE = 503
 
 
 class Exporter(Protocol):
@@ -269,12 +269,14 @@ class Application:
     async def _metrics(self, request: Request) -> Response:
         if self._running >= self._settings.most:
             text = f"{self._running} scrapes run already, which is the most that --web.max-requests allows\n"
-            return PlainTextResponse(text, _TOO_MANY)
+            return PlainTextResponse(text, _UNAVAILABLE)
         self._running += 1
         try:
             samples = self._exporter.samples(_timeout(request))
             if inspect.isawaitable(samples):
                 samples = await samples
+        except asyncio.CancelledError:  # by the server, which waits for no scrape for longer than a moment
+            return PlainTextResponse(f"{self._exporter.name} ends\n", _UNAVAILABLE)
         finally:
             self._running -= 1
         format_ = negotiate(",".join(request.headers.getlist("accept")))
