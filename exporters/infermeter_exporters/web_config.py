@@ -250,7 +250,7 @@ def renewed(tls: Tls) -> ssl.SSLContext:
             try:
                 state[:] = stamps, context(tls)
             except ConfigError:  # half of them may be written: the next connection finds them whole
-                return
+                pass
         connection.context = state[1]
 
     outer.sni_callback = choose
