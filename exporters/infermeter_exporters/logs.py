@@ -8,7 +8,7 @@ import time
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("logfmt", "json")
-_BARE = re.compile(r"[^\s\"=\x00-\x1f]+")
+_BARE = re.compile(r"[^\s\\\"=\x00-\x1f]+")
 
 
 class _Lines(logging.Formatter):

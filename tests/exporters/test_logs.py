@@ -19,7 +19,7 @@ def record(message: str, *, failed: bool = False) -> logging.LogRecord:
     error = None
     if failed:
         try:
-            raise ValueError(message)
+            int(message + "x", 3)
         except ValueError:
             error = sys.exc_info()
     made = logging.LogRecord("infermeter.gpu", logging.WARNING, "", 0, "%s", (message,), error)

@@ -54,7 +54,8 @@ def number(text: str | None) -> float | None:
     found = _NUMBER.fullmatch((text or "").strip()[:100])
     if found is None or (found[2] or "") not in _UNITS:
         return None
-    value = float(found[1]) * _UNITS[found[2] or ""]
+    unit = found[2] or ""
+    value = float(found[1]) / 100 if unit == "%" else float(found[1]) * _UNITS[unit]  # 35 / 100 is 0.35, 35 * 0.01 not
     return value if math.isfinite(value) else None
 
 
