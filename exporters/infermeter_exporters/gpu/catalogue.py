@@ -171,7 +171,7 @@ FAMILIES: dict[str, Family] = by_name(
     _device(
         "energy_joules_total",
         "counter",
-        "Energy that the GPU used since the exporter started, in joules.",
+        "Energy that the GPU used, in joules; it goes on where the driver's own counter starts over.",
         "DeviceGetTotalEnergyConsumption, else the integral of PowerUsage",
     ),
     _device("temperature_celsius", "gauge", "Temperature of the GPU, in degrees Celsius.", "DeviceGetTemperature"),
