@@ -47,6 +47,7 @@ ORDER = (
     "gpu.nvml_slow",
     "gpu.nvml",
     "gpu.sysfs",
+    "gpu.smi_values",
     "gpu.smi",
     "gpu.dcgm_names",
     "gpu.dcgm",

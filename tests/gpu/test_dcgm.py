@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import socket
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,10 +33,12 @@ class Server:
     def __init__(self) -> None:
         self.status, self.body, self.headers, self.pause = 200, PAGE, {"Content-Type": "text/plain"}, 0.0
         self.endless = False
+        self.authorization = ""
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                outer.authorization = self.headers.get("Authorization", "")
                 time.sleep(outer.pause)
                 self.send_response(outer.status)
                 for name, value in outer.headers.items():
@@ -100,7 +104,7 @@ def test_its_values_in_base_units(server: Server) -> None:
     assert values(normal[A]) == {
         ("temperature_celsius",): 55,
         ("clock_hertz", "sm"): 1.5e9,
-        ("engine_busy_ratio", "decoder"): 35 * 0.01,
+        ("engine_busy_ratio", "decoder"): 0.35,
         ("tensor_active_ratio",): 0.2,
     }
     info = ("NVIDIA H100 80GB HBM3", "0000:65:00.0", "", "0", "", "", "", "", "", "", "false")
@@ -177,6 +181,63 @@ def test_a_server_that_goes_away_and_comes_back(server: Server, monkeypatch: pyt
         source.read("fast")
     server.status = 200
     assert [reading.uuid for reading in source.read("fast")] == [A, B]
+
+
+ROW = 'DCGM_FI_DEV_%s{gpu="0",UUID="GPU-1"%s} %s\n'
+PLAIN = (ROW % ("FB_USED", "", 20480) + ROW % ("POWER_USAGE", "", 300)).encode()
+
+
+def test_a_page_that_was_cut(server: Server) -> None:
+    """Says nothing that it did not say: 30 W are not 300."""
+    server.body, server.headers = PLAIN[:-2], {"Content-Length": str(len(PLAIN))}
+    with pytest.raises(SourceError, match="ends before its end"):
+        Dcgm(server.url).open()
+    server.headers = {}
+    reading = read(server, "fast")["GPU-1"]
+    assert (reading.memory_used, reading.power) == (20480 * MIB, None)
+
+
+def test_an_answer_byte_by_byte(server: Server) -> None:
+    """Has as long as any other."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                for one in b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100:
+                    connection.sendall(bytes([one]))
+                    time.sleep(0.1)
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        with pytest.raises(SourceError, match=r"does not answer within 0\.5 s"):
+            Dcgm(f"http://127.0.0.1:{listener.getsockname()[1]}/metrics", timeout=0.5).open()
+        thread.join()
+
+
+def test_other_spellings(server: Server) -> None:
+    """The label of the uuid may be small; a number is what Prometheus takes for one."""
+    server.body = PLAIN.replace(b"UUID", b"uuid").replace(b"300", b"1_000")
+    reading = read(server, "fast")["GPU-1"]
+    assert (reading.memory_used, reading.power) == (20480 * MIB, None)
+
+
+def test_a_divided_gpu(server: Server) -> None:
+    """Tells of its instances alone: what is of the whole GPU is taken from them, what is of each of them is not."""
+    parts = [',GPU_I_ID="1",GPU_I_PROFILE="3g.40gb"', ',GPU_I_ID="2",GPU_I_PROFILE="3g.40gb"']
+    server.body = "".join(ROW % ("POWER_USAGE", part, 300) + ROW % ("FB_USED", part, 18432) for part in parts).encode()
+    reading = read(server, "fast")["GPU-1"]
+    assert (reading.power, reading.memory_used, reading.busy) == (300, None, None)
+
+
+def test_passwords(server: Server) -> None:
+    """Are sent, and not shown."""
+    server.status = 500
+    url = server.url.replace("http://", "http://me:secret@")
+    with pytest.raises(SourceError) as caught:
+        Dcgm(url).open()
+    assert "secret" not in str(caught.value)
+    assert server.authorization == "Basic bWU6c2VjcmV0"
 
 
 @pytest.mark.parametrize("url", ["localhost:9400", "ftp://host/metrics", "http://", "http://host:port/", "http://[::1"])

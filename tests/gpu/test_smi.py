@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from infermeter_exporters.gpu.catalogue import DEVICE, FAMILIES
 from infermeter_exporters.gpu.readings import TIERS, Machine, Process, Reading, SourceError, Tier
-from infermeter_exporters.gpu.smi import Smi, number, parsed
+from infermeter_exporters.gpu.smi import Smi, parsed
+from infermeter_exporters.gpu.smi_values import number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,7 +106,7 @@ def test_what_gpus_are(program: Callable[[str], Path]) -> None:
     found = read(program(f"cat {ANSWERS}/smi-550.xml"), "slow")
     info = ("NVIDIA H100 80GB HBM3", "0000:65:00.0", "1650000000001", "0", "NVIDIA", "Hopper", "", "96.00.61.00.01")
     assert values(found[A]) == {
-        ("info", *info, "", "", "false"): 1,
+        ("info", *info, "", "none", "false"): 1,
         ("power_limit_watts", "enforced"): 700,
         ("power_limit_watts", "default"): 700,
         ("power_limit_watts", "min"): 200,
@@ -161,6 +162,127 @@ def test_it_is_run_once_for_all_tiers_and_loses_none_that_it_named(
     monkeypatch.setattr("time.monotonic", lambda: later)
     [reading] = source.read("fast")
     assert (reading.uuid, reading.state, reading.values) == ("GPU-cccccccc-0000-4000-8000-000000000000", "lost", ())
+
+
+def gpu(place: int, letter: str, more: str = "") -> str:
+    """A GPU as XML."""
+    uuid = f"GPU-{letter * 8}-0000-4000-8000-000000000000"
+    return f'<gpu id="00000000:0{place}:00.0"><uuid>{uuid}</uuid>{more}</gpu>'
+
+
+def answered(path: Path, *gpus: str) -> Path:
+    """An answer in a file."""
+    path.write_text(f"<nvidia_smi_log><attached_gpus>3</attached_gpus>{''.join(gpus)}</nvidia_smi_log>")
+    return path
+
+
+def test_one_that_vanishes_is_lost_and_the_others_keep_their_numbers(
+    program: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no longer in the answer, in which the others move up."""
+    answer = answered(tmp_path / "answer", gpu(1, "a"), gpu(2, "b"), gpu(3, "c"))
+    source = Smi(str(program(f"cat {answer}")))
+    assert source.open().devices == 3
+    assert [(one.uuid[4], one.number, one.state) for one in source.read("fast")] == [
+        ("a", 0, "ok"),
+        ("b", 1, "ok"),
+        ("c", 2, "ok"),
+    ]
+    answered(answer, gpu(1, "a"), gpu(3, "c"))
+    later = time.monotonic() + 6
+    monkeypatch.setattr("time.monotonic", lambda: later)
+    assert [(one.uuid[4], one.number, one.state) for one in source.read("fast")] == [
+        ("a", 0, "ok"),
+        ("c", 2, "ok"),
+        ("b", 1, "lost"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "state"),
+    [
+        ("<fan_speed>[GPU is lost]</fan_speed>", "lost"),
+        ("<performance_state>GPU requires reset</performance_state>", "reset_required"),
+        (
+            "<processes><process_info><pid>7</pid><process_name>GPU is lost</process_name></process_info></processes>",
+            "ok",
+        ),
+    ],
+)
+def test_states(program: Callable[[str], Path], tmp_path: Path, more: str, state: str) -> None:
+    """Are what the GPU says; what its processes are called is none of them."""
+    [reading] = read(program(f"cat {answered(tmp_path / 'answer', gpu(1, 'a', more))}"), "fast").values()
+    assert reading.state == state
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (
+            "<temperature><gpu_temp_tlimit>-3 C</gpu_temp_tlimit></temperature>",
+            {"normal": {("temperature_margin_celsius",): -3}},
+        ),
+        (
+            "<clocks_event_reasons><clocks_event_reason_display_clocks_setting>Active"
+            "</clocks_event_reason_display_clocks_setting></clocks_event_reasons>",
+            {"normal": {("throttle_active", "display_clock_setting"): 1}},
+        ),
+        (
+            "<clocks_event_reasons_counters><clocks_event_reasons_counters_sw_therm_slowdown>1500000 us"
+            "</clocks_event_reasons_counters_sw_therm_slowdown></clocks_event_reasons_counters>",
+            {"normal": {("throttle_seconds_total", "sw_thermal_slowdown"): 1.5}},
+        ),
+        (
+            "<ecc_errors><volatile><single_bit><device_memory>1</device_memory><total>4</total></single_bit></volatile>"
+            "</ecc_errors>",
+            {"slow": {("ecc_errors_total", "corrected", "volatile"): 4}},
+        ),
+        (
+            "<gpu_recovery_action>Reset</gpu_recovery_action><fabric><state>Completed</state></fabric>"
+            "<retired_pages><double_bit_retirement><retired_count>2</retired_count></double_bit_retirement>"
+            "<pending_retirement>No</pending_retirement></retired_pages>",
+            {
+                "slow": {
+                    ("retired_pages", "double_bit"): 2,
+                    ("retired_pages_pending",): 0,
+                    ("recovery_action",): 1,
+                    ("fabric_state",): 3,
+                }
+            },
+        ),
+    ],
+)
+def test_what_only_some_say(
+    program: Callable[[str], Path], tmp_path: Path, more: str, said: dict[Tier, dict[tuple[str, ...], float]]
+) -> None:
+    """By the names that the driver's library has for it."""
+    path = program(f"cat {answered(tmp_path / 'answer', gpu(1, 'a', more))}")
+    for tier, expected in said.items():
+        [reading] = read(path, tier).values()
+        assert {key: value for key, value in values(reading).items() if key[0] != "info"} == expected
+
+
+def test_processes_that_cannot_be_told(program: Callable[[str], Path], tmp_path: Path) -> None:
+    """Are not known to be none."""
+    path = program(f"cat {tmp_path / 'answer'}")
+    for said, expected in (("N/A", None), ("", []), ("None", [])):
+        answered(tmp_path / "answer", gpu(1, "a", f"<processes>{said}</processes>"))
+        [reading] = read(path, "fast").values()
+        assert reading.processes == expected
+
+
+def test_one_gpu_that_is_broken_silences_none(program: Callable[[str], Path], tmp_path: Path) -> None:
+    """The program fails then, having said all of the others."""
+    path = program(f"cat {answered(tmp_path / 'answer', gpu(1, 'a'))}; exit 14")
+    assert [one.state for one in read(path, "fast").values()] == ["ok"]
+
+
+def test_what_a_program_started_ends_with_it(program: Callable[[str], Path]) -> None:
+    """Also if the program itself has ended before."""
+    path = program("sh -c 'sleep 77; : $0' \"$0\" & exit 0")
+    with pytest.raises(SourceError):
+        Smi(str(path), timeout=0.5).open()
+    assert running(path) == []
 
 
 @pytest.mark.parametrize(

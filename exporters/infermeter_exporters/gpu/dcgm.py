@@ -4,15 +4,19 @@ Its units become base units. A GPU is told of in several rows if pods share it o
 whole GPU is taken.
 """
 
+import base64
+import contextlib
 import http.client
 import math
 import queue
 import re
+import socket
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from infermeter_exporters.gpu.readings import Machine, Reading, SourceError, Tier, Unit, Value, Xid
 from infermeter_exporters.gpu.sysfs import pci_address
@@ -22,12 +26,18 @@ _TIMEOUT = 5.0
 _MOST = 1 << 25
 _OK = 200
 _MEBIBYTE = float(1 << 20)
-_ROW = re.compile(r'(DCGM_[A-Za-z0-9_]{1,100})(?:\{((?:[^"}]|"(?:[^"\\]|\\.)*")*)\})?\s+(\S+)(?:\s+-?[0-9]+)?\s*')
+_PERCENT = 0.01
+_ROW = re.compile(
+    r'(DCGM_[A-Za-z0-9_]{1,100})(?:\{((?:[^"}]|"(?:[^"\\]|\\.)*")*)\})?\s+([0-9.eE+-]+)(?:\s+-?[0-9]+)?\s*'
+)
 _LABEL = re.compile(r'([A-Za-z_][A-Za-z0-9_]*)\s*=\s*"((?:[^"\\]|\\.)*)"')
 _ESCAPED = re.compile(r"\\(.)")
 # What DCGM writes where it has no value begins at these: of 32 and of 64 bits, and of floating point.
 _BLANKS = ((2_147_483_632, 2_147_483_647), (140_737_488_355_328, math.inf))
 _PODS = ("pod", "exported_pod", "pod_name")
+# Of the whole GPU, though a GPU that is divided tells them of each of its instances.
+_OF_DEVICE = {"DEV_POWER_USAGE", "DEV_TOTAL_ENERGY_CONSUMPTION", "DEV_GPU_TEMP", "DEV_MEMORY_TEMP", "DEV_SM_CLOCK"}
+_OF_DEVICE |= {"DEV_MEM_CLOCK", "DEV_PSTATE", "DEV_XID_ERRORS", "DEV_PCIE_REPLAY_COUNTER", "DEV_POWER_MGMT_LIMIT"}
 
 
 class _Alias(NamedTuple):
@@ -36,7 +46,7 @@ class _Alias(NamedTuple):
     Attributes:
         theirs: without DCGM_FI_.
         ours: without nvidia_gpu_.
-        factor: from their unit to ours.
+        factor: from their unit to ours; percents are divided, a hundredth cannot be written exactly.
         labels: of ours.
     """
 
@@ -56,9 +66,9 @@ _NORMAL = (
     _Alias("DEV_MEMORY_TEMP", "memory_temperature_celsius"),
     _Alias("DEV_SM_CLOCK", "clock_hertz", 1e6, ("sm",)),
     _Alias("DEV_MEM_CLOCK", "clock_hertz", 1e6, ("memory",)),
-    _Alias("DEV_MEM_COPY_UTIL", "memory_busy_ratio", 0.01),
-    _Alias("DEV_ENC_UTIL", "engine_busy_ratio", 0.01, ("encoder",)),
-    _Alias("DEV_DEC_UTIL", "engine_busy_ratio", 0.01, ("decoder",)),
+    _Alias("DEV_MEM_COPY_UTIL", "memory_busy_ratio", _PERCENT),
+    _Alias("DEV_ENC_UTIL", "engine_busy_ratio", _PERCENT, ("encoder",)),
+    _Alias("DEV_DEC_UTIL", "engine_busy_ratio", _PERCENT, ("decoder",)),
     _Alias("DEV_PSTATE", "performance_state"),
     _Alias("DEV_PCIE_REPLAY_COUNTER", "pcie_replays_total"),
     _Alias("PROF_SM_ACTIVE", "sm_active_ratio"),
@@ -201,7 +211,8 @@ class Dcgm:
 def _ours(aliases: Iterable[_Alias], values: Mapping[str, float]) -> Iterator[Value]:
     for theirs, ours, factor, labels in aliases:
         if theirs in values:
-            yield "nvidia_gpu_" + ours, labels, values[theirs] * factor
+            value = values[theirs]
+            yield "nvidia_gpu_" + ours, labels, value / 100 if factor == _PERCENT else value * factor
 
 
 def rows(text: str) -> Iterator[Row]:
@@ -231,12 +242,14 @@ def _sorted_out(found: Iterable[Row]) -> dict[str, _Gpu]:
     whole: defaultdict[str, dict[str, float]] = defaultdict(dict)
     of_pods: defaultdict[str, defaultdict[str, set[float]]] = defaultdict(lambda: defaultdict(set))
     for name, own, value in found:
-        uuid = own.get("UUID", "")
+        uuid = own.get("UUID") or own.get("uuid", "")
         if not uuid.startswith("GPU-"):
             continue
         labels.setdefault(uuid, own)
         if own.get("GPU_I_ID"):
             divided.add(uuid)
+            if name in _OF_DEVICE:
+                of_pods[uuid][name].add(value)
         elif any(own.get(pod) for pod in _PODS):
             of_pods[uuid][name].add(value)
         else:
@@ -250,37 +263,67 @@ def _sorted_out(found: Iterable[Row]) -> dict[str, _Gpu]:
 
 
 def _fetched(url: str, timeout: float) -> str:
-    """A page.
+    """A page, all of it; what stands behind the last end of a line is left out.
 
     Raises:
         SourceError: there is no answer in time, or none that can be used.
     """
-    ends = time.monotonic() + timeout
     try:
         parts = urlsplit(url)
-        kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
-        if parts.scheme not in kinds or not parts.hostname:
-            raise SourceError(
-                f"{url!r} is no address of a dcgm-exporter, expected for example http://localhost:9400/metrics"
-            )
-        connection = kinds[parts.scheme](parts.hostname, parts.port, timeout=timeout)
-        try:
-            path = (parts.path or "/metrics") + (f"?{parts.query}" if parts.query else "")
-            connection.request("GET", path, headers={"Accept": "text/plain"})
-            answer = connection.getresponse()
-            if answer.status != _OK:
-                raise SourceError(f"{url} answers with {answer.status} {answer.reason}, expected 200")
-            body = b""
-            while piece := answer.read1(1 << 16):
-                body += piece
-                if len(body) > _MOST:
-                    raise SourceError(f"{url} is longer than {_MOST >> 20} MiB")
-                if time.monotonic() > ends:
-                    raise SourceError(f"{url} does not answer within {timeout:g} s")
-        finally:
-            connection.close()
-    except TimeoutError as error:
-        raise SourceError(f"{url} does not answer within {timeout:g} s") from error
+        host, port = parts.hostname if parts.scheme in {"http", "https"} else None, parts.port
+    except ValueError:
+        host = None
+    if not host:
+        raise SourceError(
+            f"{url!r} is no address of a dcgm-exporter, expected for example http://localhost:9400/metrics"
+        )
+    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()  # without a password
+    kind = http.client.HTTPConnection if parts.scheme == "http" else http.client.HTTPSConnection
+    connection = kind(host, port, timeout=timeout)
+    late: list[bool] = []
+    held: list[socket.socket] = []  # an answer takes the socket of its connection away
+    answer = None
+
+    def cut() -> None:
+        late.append(True)
+        for one in held:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    # The timeout of a socket is of each of its reads, and an answer may come byte by byte.
+    timer = threading.Timer(timeout, cut)
+    timer.daemon = True
+    try:
+        connection.connect()
+        held.append(connection.sock)
+        timer.start()
+        path = (parts.path or "/metrics") + (f"?{parts.query}" if parts.query else "")
+        connection.request("GET", path, headers={"Accept": "text/plain", **_credentials(parts.netloc)})
+        answer = connection.getresponse()
+        if answer.status != _OK:
+            raise SourceError(f"{shown} answers with {answer.status} {answer.reason}, expected 200")
+        body = bytearray()
+        while piece := answer.read1(1 << 16):
+            body += piece
+            if len(body) > _MOST:
+                raise SourceError(f"{shown} is longer than {_MOST >> 20} MiB")
+        if answer.length and not late:
+            raise SourceError(f"{shown} ends before its end")
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise SourceError(f"{url} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    return body.decode("utf-8", "replace")
+        if late or isinstance(error, TimeoutError):
+            raise SourceError(f"{shown} does not answer within {timeout:g} s") from error
+        raise SourceError(f"{shown} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    finally:
+        timer.cancel()
+        if answer is not None:
+            answer.close()
+        connection.close()
+    if late:
+        raise SourceError(f"{shown} does not answer within {timeout:g} s")
+    return bytes(body).decode("utf-8", "replace").rpartition("\n")[0]
+
+
+def _credentials(netloc: str) -> dict[str, str]:
+    """The header of who has a name and a password in the address."""
+    user, at, _ = netloc.rpartition("@")
+    return {"Authorization": "Basic " + base64.b64encode(unquote(user).encode()).decode()} if at else {}
