@@ -73,6 +73,7 @@ ORDER = (
     "drift.estimated_accuracy",
     "drift.evidence",
     "drift.bins",
+    "drift.decision",
     "cli",
     "__main__",
 )
