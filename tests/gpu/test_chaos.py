@@ -35,8 +35,8 @@ FAST, NORMAL = 0.2, 0.5
 FLAGS = (f"--collect.fast-interval={FAST}s", f"--collect.interval={NORMAL}s", "--collect.slow-interval=2s")
 CONTAINER = "ab" * 32
 COUNTERS = [name for name, family in FAMILIES.items() if family.kind == "counter"]
-PAUSE = 2.5
-"""Seconds between two events."""
+PAUSE, LONG_PAUSE = 2.0, 7.0
+"""Seconds between two events, and until what hangs has been given up."""
 PERIODS = 2
 SLACK = 0.3
 """Seconds from a value's end in the scenario to a reading of it that began before, on a machine that has other work."""
@@ -190,10 +190,12 @@ def chaos(
 def happen(host: Host, truth: Truth, until: float) -> None:
     """Something happens and ends, until the time is up; what is true changes meanwhile."""
     for begin, end in host.events():
-        for work in (begin, end):
+        begin()
+        hangs = any(kind == "hang" for kind, _, _ in truth.scenario.rules)
+        for work, pause in ((lambda: None, LONG_PAUSE if hangs else PAUSE), (end, PAUSE)):
             work()
-            for _ in range(5):
-                time.sleep(PAUSE / 5)
+            for _ in range(round(pause / 0.5)):
+                time.sleep(0.5)
                 truth.change()
         if time.monotonic() > until:
             return
@@ -220,6 +222,20 @@ def judged(client: httpx.Client, seconds: float) -> dict[str, Any]:
 
 
 Chaos = tuple[Truth, list[Scrape], list[Scrape], dict[str, Any]]
+
+
+def test_all_of_it_happened(chaos: Chaos) -> None:
+    """Workers hung, crashed and lost their driver, a GPU was lost, and one timed out."""
+    _, ours, _, _ = chaos
+    reasons = ours[-1].page.by("reason", "nvidia_gpu_exporter_worker_restarts_total")
+    assert {reason for reason, number in reasons.items() if number} == {"hang", "crash", "source"}
+    states = {
+        labels["state"]
+        for scrape in ours
+        for name, labels, value in scrape.page.samples
+        if name == "nvidia_gpu_status" and value
+    }
+    assert {"ok", "lost", "timeout"} <= states
 
 
 def test_no_scrape_fails_or_is_late(chaos: Chaos) -> None:

@@ -59,10 +59,8 @@ def decided(state: State, gates: Gates, effect: float, pvalue: float) -> State:
     certain = pvalue < gates.alpha
     wanted = gates.effect * (gates.hysteresis if state.active else 1.0)
     votes = (*state.votes, certain and effect >= wanted)[-gates.windows :]
-    if state.active:
-        active = votes.count(False) < gates.agreeing
-    else:
-        active = votes.count(True) >= gates.agreeing
+    against = votes.count(not state.active)
+    active = state.active != (against >= gates.agreeing)
     if active == state.active:
         return State(active, votes, state.episodes)
     # A new verdict is not undone by the windows that led to it.
