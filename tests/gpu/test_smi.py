@@ -313,15 +313,14 @@ def test_a_program_that_fails(program: Callable[[str], Path], script: str, sente
 
 def running(path: Path) -> list[str]:
     """Processes that run a script, and still do after a while: one that was killed takes its time to die."""
-    found = []
     for _ in range(100):
-        found = []
+        found: list[str] = []
         for one in Path("/proc").glob("[0-9]*/cmdline"):
             with suppress(OSError):
                 found.append(one.read_bytes().decode(errors="replace"))
         found = [line for line in found if str(path) in line]
         if not found:
-            break
+            return []
         time.sleep(0.05)
     return found
 
