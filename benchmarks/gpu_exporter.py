@@ -35,7 +35,7 @@ _GROWTH = 1.05
 
 
 def main() -> int:
-    options = parser(__doc__ or "", rounds=300)
+    options = parser(__doc__ or "", rounds=600)
     options.add_argument("--long", type=float, default=60.0, metavar="SECONDS", help="of fast collections (0: none)")
     given = options.parse_args()
     with contextlib.ExitStack() as stack:

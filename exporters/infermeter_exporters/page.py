@@ -2,10 +2,10 @@
 
 import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from infermeter_exporters.accept import Format
-from infermeter_exporters.families import Family, Samples
+from infermeter_exporters.families import Family, Samples, Series
 
 # The beginnings of so many lines are remembered; a page of more is written all the same.
 _MOST_KNOWN = 100_000
@@ -23,6 +23,8 @@ class Page:
         self._families = families
         self._known: dict[tuple[str, tuple[str, ...]], bytes] = {}  # lines of the text formats without their values
         self._messages: dict[tuple[str, tuple[str, ...]], bytes] = {}  # labels in the protobuf format
+        # What was written last of each family: most of a page is as it was at the scrape before.
+        self._written: dict[tuple[str, Format], tuple[Series, bytes]] = {}
 
     def write(self, samples: Samples, format_: Format) -> bytes:
         """A page.
@@ -31,19 +33,24 @@ class Page:
             samples: what is shown; all of its families are known.
             format_: in which it is written.
         """
-        if format_ == "protobuf":
-            return b"".join(self._written(samples))
         parts: list[bytes] = []
         for name, family in self._families.items():
             series = samples.get(name)
             if not series:
                 continue
-            parts.append(_head(family, open_metrics=format_ == "openmetrics"))
-            known = self._lines(family, series)
-            parts += [b"%b %b\n" % (known[name, labels], _number(value)) for labels, value in sorted(series.items())]
+            before, part = self._written.get((name, format_), (None, b""))
+            if before != series:
+                part = self._message(family, series) if format_ == "protobuf" else self._text(family, series, format_)
+                self._written[name, format_] = dict(series), part
+            parts.append(part)
         if format_ == "openmetrics":
             parts.append(b"# EOF\n")
         return b"".join(parts)
+
+    def _text(self, family: Family, series: Series, format_: Format) -> bytes:
+        known, name = self._lines(family, series), family.name
+        lines = [b"%b %b\n" % (known[name, labels], _number(value)) for labels, value in sorted(series.items())]
+        return _head(family, open_metrics=format_ == "openmetrics") + b"".join(lines)
 
     def _lines(
         self, family: Family, series: Mapping[tuple[str, ...], float]
@@ -59,21 +66,15 @@ class Page:
                 known[family.name, labels] = (f"{family.name}{{{text}}}" if text else family.name).encode()
         return known
 
-    def _written(self, samples: Samples) -> Iterator[bytes]:
-        for name, family in self._families.items():
-            series = samples.get(name)
-            if not series:
-                continue
-            counts = family.kind == "counter"
-            metrics = [
-                _framed(
-                    4, self._labels(family, labels) + _framed(3 if counts else 2, b"\x09" + struct.pack("<d", value))
-                )
-                for labels, value in sorted(series.items())
-            ]
-            kind = b"\x18" + bytes([_COUNTER if counts else _GAUGE])
-            message = _framed(1, name.encode()) + _framed(2, family.help.encode()) + kind + b"".join(metrics)
-            yield _varint(len(message)) + message
+    def _message(self, family: Family, series: Series) -> bytes:
+        counts = family.kind == "counter"
+        metrics = [
+            _framed(4, self._labels(family, labels) + _framed(3 if counts else 2, b"\x09" + struct.pack("<d", value)))
+            for labels, value in sorted(series.items())
+        ]
+        kind = b"\x18" + bytes([_COUNTER if counts else _GAUGE])
+        message = _framed(1, family.name.encode()) + _framed(2, family.help.encode()) + kind + b"".join(metrics)
+        return _varint(len(message)) + message
 
     def _labels(self, family: Family, labels: tuple[str, ...]) -> bytes:
         key = family.name, labels

@@ -10,6 +10,7 @@ import inspect
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -33,6 +34,8 @@ _GZIP_LEVEL = 1  # a third of the size is what matters to a network
 # Seconds that a scrape keeps back of what Prometheus gives it, and what it takes where nobody says.
 _RESERVE, _USUAL = 0.25, 10.0
 _UNAVAILABLE = 503
+# Seconds after which a thread that collects has to let one that answers go on; Python's own 0.005 are seen in p99.
+_SWITCH_INTERVAL = 0.0005
 
 
 class Exporter(Protocol):
@@ -139,6 +142,7 @@ def serve(exporter: Exporter, settings: WebSettings) -> int:
         ConfigError: an address cannot be listened on. Nothing is started then.
     """
     sockets = listening.listen(settings.addresses)
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     exporter.start()
     try:
         asyncio.run(_serve(exporter, settings, sockets))

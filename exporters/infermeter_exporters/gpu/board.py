@@ -81,6 +81,7 @@ class _Gpu:
         "processes",
         "raw",
         "shares",
+        "shown",
         "state",
         "unknown",
         "xid_times",
@@ -94,6 +95,7 @@ class _Gpu:
         self.heard = reading.time
         self.hung = False  # and has not been read in full since; the fast tier is the last one at a start
         self.newest: dict[Tier, Reading] = {}
+        self.shown: dict[Tier, Samples] = {}  # what the newest readings say by themselves
         self.accounts = Accounts()
         self.counters: dict[tuple[str, tuple[str, ...]], Counter] = {}
         self.last_seen: dict[Owned, float] = {}  # services that hold or held a context
@@ -158,6 +160,7 @@ class Board:
             gpu.state = "timeout" if gpu.hung else reading.state
             gpu.heard = max(gpu.heard, reading.time)
             gpu.newest[reading.tier] = reading
+            gpu.shown.pop(reading.tier, None)
             if reading.state != "ok":
                 gpu.newest = {reading.tier: reading}
             for name, labels, value in reading.values:
@@ -315,13 +318,21 @@ class Board:
         if state != "ok":
             return
         for reading in self._fresh(gpu, now):
-            for name, own, value in reading.values:
-                if name not in _COUNTERS:
-                    found[name][*labels, *own] = value
-                else:
-                    found[name][*labels, *own] = gpu.counters[name, own].total
+            for name, series in self._shown(gpu, reading).items():
+                found[name].update(series)
             if reading.tier == "fast":
                 self._show_use(gpu, reading, found)
+
+    @staticmethod
+    def _shown(gpu: _Gpu, reading: Reading) -> Samples:
+        """What a reading says by itself; most are seen by more than one scrape."""
+        shown = gpu.shown.get(reading.tier)
+        if shown is None:
+            shown = gpu.shown[reading.tier] = {}
+            for name, own, value in reading.values:
+                total = gpu.counters[name, own].total if name in _COUNTERS else value
+                shown.setdefault(name, {})[*gpu.labels, *own] = total
+        return shown
 
     def _fresh(self, gpu: _Gpu, now: float) -> Iterator[Reading]:
         for tier, reading in gpu.newest.items():
