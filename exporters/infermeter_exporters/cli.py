@@ -18,6 +18,10 @@ _COMMANDS = {
         "infermeter_exporters.gpu.exporter",
         "serve the metrics of GPUs, and of the services that use them",
     ),
+    "drift": (
+        "infermeter_exporters.drift.command",
+        "make what drift is found with: rules for Prometheus",
+    ),
 }
 
 

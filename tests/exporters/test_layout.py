@@ -74,6 +74,8 @@ ORDER = (
     "drift.evidence",
     "drift.bins",
     "drift.decision",
+    "drift.promql",
+    "drift.command",
     "cli",
     "__main__",
 )

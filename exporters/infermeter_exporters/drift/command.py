@@ -1,0 +1,52 @@
+"""`infermeter drift`: what is made once, before or without an exporter."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from infermeter_exporters.drift.promql import Gate, Histogram, rules
+from infermeter_exporters.errors import ConfigError
+
+_CONFIDENCE = "0.01,0.05,0.1,0.25,0.5,0.75,0.9,0.95,0.98,0.99,0.995,0.999,1"
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    parser.description = "Makes what drift is found with."
+    below = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    made = below.add_parser("rules", help="rules for Prometheus, which then finds drift by itself")
+    made.add_argument("--metric", default="detection_confidence", help="a classic histogram (default: %(default)s)")
+    made.add_argument("--le", default=_CONFIDENCE, metavar="BOUND,...", help="its bounds (default: %(default)s)")
+    made.add_argument(
+        "--by", default="service,model", metavar="LABEL,...", help="what drifts by itself (default: %(default)s)"
+    )
+    made.add_argument("--window", default="1h", metavar="TIME", help="what is compared (default: %(default)s)")
+    made.add_argument("--match", default="", metavar="MATCHERS", help='further matchers, for example job="vision"')
+    made.add_argument(
+        "--weeks", type=int, default=4, metavar="N", help="weeks whose same hours are the reference (default: 4)"
+    )
+    made.add_argument(
+        "--effect", type=float, default=Gate().effect, metavar="PSI", help="the smallest drift (default: %(default)s)"
+    )
+
+
+def main(parser: argparse.ArgumentParser, options: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Write to standard output."""
+    if rest:
+        parser.error(f"drift takes no {rest[0]!r}")
+    import yaml  # noqa: PLC0415  (it takes as long as all the rest)
+
+    try:
+        histogram = Histogram(
+            options.metric,
+            [float(edge) for edge in options.le.split(",")],
+            [name.strip() for name in options.by.split(",") if name.strip()],
+            options.window,
+            options.match,
+            options.weeks,
+        )
+        found = rules(histogram, Gate()._replace(effect=options.effect))
+    except ValueError as error:
+        raise ConfigError(f"drift rules: {error}") from error
+    yaml.safe_dump(found, sys.stdout, sort_keys=False, width=1 << 20)
+    return 0

@@ -1,0 +1,239 @@
+"""Drift as recording rules: the statistics of this package over the buckets of a histogram, with no exporter between.
+
+Prometheus, Mimir, Thanos and VictoriaMetrics evaluate them. What they cannot do is pool bins, adjust p-values for many
+features, and add up evidence; the exporter can.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_DURATION = re.compile(r"[1-9][0-9]*[smhdwy]")
+_WEEKS = 4
+
+
+class Gate(NamedTuple):
+    """What has to be true of a window that counts as drifted; two of three have to.
+
+    Attributes:
+        effect: the population stability index is at least that.
+        z: how far above what it is without drift, in standard deviations; 3.09 is a p-value of 0.001.
+        least: observations in the window, and five for each bin.
+    """
+
+    effect: float = 0.1
+    z: float = 3.0902
+    least: int = 200
+
+
+class Histogram(NamedTuple):
+    """A classic histogram whose drift is asked for.
+
+    Attributes:
+        metric: its name, without `_bucket`.
+        edges: its bounds, growing; infinity is added if it is missing.
+        by: labels that tell apart what drifts by itself; all others are summed before anything is computed.
+        window: what is compared, for example `1h`.
+        match: further matchers of a selector, for example `job="vision"`.
+        weeks: how many of the weeks before, at the same hour, are the reference.
+    """
+
+    metric: str
+    edges: Sequence[float]
+    by: Sequence[str] = ("service", "model")
+    window: str = "1h"
+    match: str = ""
+    weeks: int = _WEEKS
+
+    @property
+    def level(self) -> str:
+        """The first part of the names of rules."""
+        return "_".join(self.by)
+
+
+def checked(histogram: Histogram) -> Histogram:
+    """The same, its edges ending in infinity.
+
+    Raises:
+        ValueError: something in it cannot work.
+    """
+    if not _NAME.fullmatch(histogram.metric) or histogram.metric.endswith("_bucket"):
+        raise ValueError(f"the metric is {histogram.metric!r}, expected the name of a histogram without _bucket")
+    edges = [float(edge) for edge in histogram.edges if edge != math.inf]
+    if not edges or not all(math.isfinite(edge) for edge in edges):
+        raise ValueError("no finite bound is given, expected those of the histogram, for example 0.5,0.9,0.99")
+    if any(after <= before for before, after in pairwise(edges)):
+        raise ValueError(f"the bounds are {', '.join(f'{edge:g}' for edge in edges)}, expected growing ones")
+    if not _DURATION.fullmatch(histogram.window):
+        raise ValueError(f"the window is {histogram.window!r}, expected a time, for example 1h")
+    if not histogram.by or not all(_NAME.fullmatch(name) and name not in {"le", "bin"} for name in histogram.by):
+        raise ValueError(f"the labels are {', '.join(histogram.by) or 'none'}, expected some, none of them le or bin")
+    if not 1 <= histogram.weeks <= _WEEKS:
+        raise ValueError(f"{histogram.weeks} weeks are asked for, expected 1 to {_WEEKS}")
+    return histogram._replace(edges=[*edges, math.inf])
+
+
+def rules(histogram: Histogram, gate: Gate = Gate()) -> dict[str, Any]:  # noqa: B008
+    """The content of a file of rules: one group, to be written as YAML.
+
+    Recorded are, for each combination of the labels in `by`, `drift_psi`, `drift_kl_divergence`, `drift_js_divergence`,
+    `drift_hellinger`, `drift_tvd`, `drift_ks_statistic`, `drift_psi_noise_floor`, `drift_psi_z`, `drift_samples` and
+    `drift_vote`, each as `LEVEL:NAME:WINDOW` with the labels `feature` and `baseline`; on the way `drift_counts`
+    (cumulative), `drift_bins` (not) and `drift_shares`, with the labels `bin` and `window`. Formulas are those of the
+    modules of this package; a series without a reference has none of them.
+
+    Raises:
+        ValueError: something in the histogram cannot work.
+    """
+    asked = checked(histogram)
+    bins = len(asked.edges)
+    within = f'feature="{asked.metric}"'
+
+    def name(what: str) -> str:
+        return f"{asked.level}:{what}:{asked.window}"
+
+    def at(what: str, window: str) -> str:
+        """A rule of this histogram, without the label that tells windows apart, so that they can be compared."""
+        return f'sum without (window) ({name(what)}{{{within}, window="{window}"}})'
+
+    q, p = at("drift_bins", "current"), at("drift_bins", "reference")
+    last = f'{within}, bin="{bins:03}"'
+    n, m = (
+        f'sum without (window, bin) ({name("drift_counts")}{{{last}, window="{window}"}})'
+        for window in ("current", "reference")
+    )
+
+    def share(counts: str, total: str, prior: float) -> str:
+        if prior:
+            return f"(({counts}) + {prior}) / ignoring (bin) group_left () ({total} + {bins * prior})"
+        return f"({counts}) / ignoring (bin) group_left () ({total} > 0)"
+
+    def recorded(what: str, expression: str, **labels: str) -> dict[str, Any]:
+        return {
+            "record": name(what),
+            "expr": expression,
+            "labels": {"feature": asked.metric, **labels},
+        }
+
+    def shown(what: str, expression: str) -> dict[str, Any]:
+        return recorded(what, expression, baseline="seasonal")
+
+    made = [
+        recorded("drift_counts", _cumulative(asked, [""]), window="current"),
+        recorded(
+            "drift_counts",
+            _cumulative(asked, [f" offset {week}w" for week in range(1, asked.weeks + 1)]),
+            window="reference",
+        ),
+    ]
+    for window, counts, total in (("current", q, n), ("reference", p, m)):
+        cumulative = f'{name("drift_counts")}{{{within}, window="{window}"}}'
+        made.append(recorded("drift_bins", _differences(cumulative, bins), window=window))
+        made += [
+            recorded("drift_shares", share(counts, total, prior), window=window, prior=f"{prior:g}")
+            for prior in (0.5, 0.0)
+        ]
+
+    def shares(window: str, prior: str) -> str:
+        return f'sum without (window, prior) ({name("drift_shares")}{{{within}, window="{window}", prior="{prior}"}})'
+
+    qs, ps, q0, p0 = (shares(window, prior) for prior in ("0.5", "0") for window in ("current", "reference"))
+    half = f"(({q0} + {p0}) / 2)"
+
+    def of_half(part: str) -> str:
+        # What is 0 adds nothing, but its logarithm would make it NaN.
+        return f"sum without (bin) (({part} > 0) * ln(({part} > 0) / {half}))"
+
+    index = f"{name('drift_psi')}{{{within}}}"
+    noise = f"(1 / {n} + 1 / {m})"
+    degrees = bins - 1
+    made += [
+        shown("drift_samples", n),
+        shown("drift_psi", f"sum without (bin) (({qs} - {ps}) * ln({qs} / {ps})) and ({n} > 0) and ({m} > 0)"),
+        shown("drift_kl_divergence", f"sum without (bin) ({qs} * ln({qs} / {ps})) and ({n} > 0) and ({m} > 0)"),
+        shown("drift_js_divergence", f"clamp_min(({of_half(q0)} + {of_half(p0)}) / 2, 0)"),
+        shown("drift_hellinger", f"sqrt(sum without (bin) ((sqrt({q0}) - sqrt({p0})) ^ 2) / 2)"),
+        shown("drift_tvd", f"sum without (bin) (abs({q0} - {p0})) / 2"),
+        shown(
+            "drift_ks_statistic",
+            "max without (bin) (abs("
+            + " - ".join(
+                f"{at('drift_counts', window)} / ignoring (bin) group_left () ({total} > 0)"
+                for window, total in (("current", n), ("reference", m))
+            )
+            + "))",
+        ),
+        shown("drift_psi_noise_floor", f"{degrees} * {noise}"),
+        # Wilson and Hilferty (1931), The Distribution of Chi-square: the cube root of it over its degrees is normal.
+        shown(
+            "drift_psi_z",
+            f"((sum without (baseline) ({index}) / {noise} / {degrees}) ^ (1 / 3) - {1 - 2 / (9 * degrees)!r})"
+            f" / {math.sqrt(2 / (9 * degrees))!r}",
+        ),
+        shown("drift_vote", _vote(name, within, gate, bins)),
+        _alert(asked, name, within),
+    ]
+    return {"groups": [{"name": f"drift_{asked.metric}_{asked.window}", "interval": "5m", "rules": made}]}
+
+
+def _cumulative(asked: Histogram, offsets: Sequence[str]) -> str:
+    """How many observations are at most each bound: bins are numbered, since releases write bounds differently."""
+    by = ", ".join(asked.by)
+    branches = []
+    for place, edge in enumerate(asked.edges, start=1):
+        matchers = ", ".join(filter(None, [asked.match, f'le=~"{_written(edge)}"']))
+        weeks = " or ".join(
+            f"label_replace(increase({asked.metric}_bucket{{{matchers}}}[{asked.window}]{offset})"
+            f', "week", "{week}", "", "")'
+            for week, offset in enumerate(offsets)
+        )
+        branches.append(f'label_replace(sum by ({by}) ({weeks}), "bin", "{place:03}", "", "")')
+    return "\nor\n".join(branches)
+
+
+def _written(edge: float) -> str:
+    """A regular expression for all ways to write a bound."""
+    if edge == math.inf:
+        return r"\\+Inf"
+    ways = dict.fromkeys([repr(edge), f"{edge:g}", str(int(edge)) if edge == int(edge) else repr(edge)])
+    return "|".join(way.replace(".", r"\\.").replace("+", r"\\+") for way in ways)
+
+
+def _differences(counts: str, bins: int) -> str:
+    """How many are in each bin; counters that were extrapolated may differ by a little less than nothing."""
+    counts = f"sum without (window) ({counts})"
+    before = [f'{counts[:-2]}, bin="001"}}) * 0']
+    before += [
+        f'label_replace({counts[:-2]}, bin="{place:03}"}}), "bin", "{place + 1:03}", "", "")'
+        for place in range(1, bins)
+    ]
+    return f"clamp_min({counts} - ({' or '.join(before)}), 0)"
+
+
+def _vote(name: Any, within: str, gate: Gate, bins: int) -> str:
+    least = max(gate.least, 5 * bins)
+    return " * ".join(
+        f"({name(what)}{{{within}}} >= bool {limit})"
+        for what, limit in (("drift_psi", gate.effect), ("drift_psi_z", gate.z), ("drift_samples", least))
+    )
+
+
+def _alert(asked: Histogram, name: Any, within: str) -> dict[str, Any]:
+    vote = f"{name('drift_vote')}{{{within}}}"
+    number, unit = int(asked.window[:-1]), asked.window[-1]
+    earlier = [f"({vote} offset {times * number}{unit} or {vote} * 0)" for times in (1, 2)]
+    return {
+        "alert": "ModelDrift",
+        "expr": " + ".join([vote, *earlier]) + " >= 2",
+        "labels": {"severity": "warning"},
+        "annotations": {
+            "summary": f"The distribution of {asked.metric} drifts",
+            "description": (
+                f"In two of the last three windows of {asked.window} it differed from the same hour of the weeks "
+                "before by more than chance explains, and by enough to matter."
+            ),
+        },
+    }

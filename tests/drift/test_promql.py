@@ -1,0 +1,180 @@
+"""Rules for Prometheus say of buckets what the statistics say of counts; evaluated by the real promtool."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import yaml
+
+from infermeter_exporters.drift.chi_square import psi_test
+from infermeter_exporters.drift.distances import hellinger, js_divergence, total_variation
+from infermeter_exporters.drift.kl import kl
+from infermeter_exporters.drift.ks import ks
+from infermeter_exporters.drift.promql import Histogram, checked, rules
+from infermeter_exporters.drift.psi import noise_floor, psi
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+METRIC = "detection_confidence"
+EDGES = (0.1, 0.5, 0.9, 1.0)
+# Observations in five minutes, in each bin, the last one above all bounds.
+USUAL, SHIFTED = (1, 4, 20, 30, 0), (2, 10, 25, 12, 1)
+STEPS = 12  # of five minutes in a window
+WEEK = 7 * 24 * STEPS
+SERVICE = {"service": "vision", "model": "yolo"}
+
+
+def written(labels: str, before: tuple[int, ...], now: tuple[int, ...]) -> list[dict[str, Any]]:
+    """The buckets of one instance: a week of one distribution, then a day of another."""
+    found = []
+    ways = ("0.1", "0.5", "0.9", "1", "+Inf") if "a" in labels else ("0.1", "0.5", "0.9", "1.0", "+Inf")
+    for place, le in enumerate(ways):
+        first, then = sum(before[: place + 1]), sum(now[: place + 1])
+        # A restart in between, after which the counter begins again.
+        found.append(
+            {
+                "series": f'{METRIC}_bucket{{service="vision",model="yolo",instance="{labels}",le="{le}"}}',
+                "values": f"0+{first}x{WEEK - 1} {then}+{then}x{24 * STEPS}",
+            }
+        )
+    return found
+
+
+def evaluated(
+    promtool: str, folder: Path, series: list[dict[str, Any]], expected: dict[str, float], alerts: int, minutes: int
+) -> None:
+    """Ask promtool whether expressions have these values, and how many alerts there are."""
+    (folder / "drift.rules.yml").write_text(yaml.safe_dump(rules(Histogram(METRIC, EDGES, weeks=1))))
+    test = {
+        "rule_files": ["drift.rules.yml"],
+        "evaluation_interval": "1h",
+        "tests": [
+            {
+                "interval": "5m",
+                "input_series": series,
+                "promql_expr_test": [
+                    {
+                        "expr": f"sum by (service) (abs({rule} - {value!r}) <= bool {1e-6 * abs(value)!r})",
+                        "eval_time": f"{minutes}m",
+                        "exp_samples": [{"labels": '{service="vision"}', "value": 1}],
+                    }
+                    for rule, value in expected.items()
+                ]
+                + [
+                    {
+                        "expr": 'count(ALERTS{alertname="ModelDrift"}) or vector(0)',
+                        "eval_time": f"{minutes}m",
+                        "exp_samples": [{"labels": "{}", "value": alerts}],
+                    }
+                ],
+            }
+        ],
+    }
+    (folder / "drift.test.yml").write_text(yaml.safe_dump(test))
+    found = subprocess.run(
+        [promtool, "test", "rules", str(folder / "drift.test.yml")], capture_output=True, text=True, check=False
+    )
+    assert not found.returncode, found.stdout + found.stderr
+
+
+def statistics(reference: np.ndarray, current: np.ndarray) -> dict[str, float]:
+    """What the statistics say, by the names of rules."""
+    n, m = current.sum(), reference.sum()
+    bins = len(current)
+    index = float(psi(reference, current))
+    scaled, degrees = index / (1 / n + 1 / m), bins - 1
+    z = ((scaled / degrees) ** (1 / 3) - (1 - 2 / (9 * degrees))) / math.sqrt(2 / (9 * degrees))
+    values = {
+        "drift_psi": index,
+        "drift_kl_divergence": float(kl(reference, current)),
+        "drift_js_divergence": float(js_divergence(reference, current)),
+        "drift_hellinger": float(hellinger(reference, current)),
+        "drift_tvd": float(total_variation(reference, current)),
+        "drift_ks_statistic": float(ks(reference, current)),
+        "drift_psi_noise_floor": float(noise_floor(bins, n, m)),
+        "drift_psi_z": z,
+        "drift_samples": float(n),
+    }
+    return {f"service_model:{name}:1h": float(value) for name, value in values.items()}
+
+
+def test_drift_of_two_instances(promtool: str, tmp_path: Path) -> None:
+    """Which write a bound differently, and were restarted; both windows are found, and one alert."""
+    series = written("a", USUAL, SHIFTED) + written("b", USUAL, SHIFTED)
+    reference, current = (2.0 * STEPS * np.array(counts) for counts in (USUAL, SHIFTED))
+    assert float(psi_test(reference, current).pvalue) < 1e-9
+    evaluated(promtool, tmp_path, series, statistics(reference, current), 1, 5 * (WEEK + 3 * STEPS))
+
+
+def test_no_drift(promtool: str, tmp_path: Path) -> None:
+    """No alert; the z of exactly the same is as low as it can be."""
+    series = written("a", USUAL, USUAL)
+    counts = float(STEPS) * np.array(USUAL)
+    expected = statistics(counts, counts)
+    same = {name: value for name, value in expected.items() if value}
+    evaluated(promtool, tmp_path, series, same, 0, 5 * (WEEK + 3 * STEPS))
+
+
+def test_too_few_observations(promtool: str, tmp_path: Path) -> None:
+    """However different, 192 observations are no alert."""
+    before, now = (0, 0, 1, 15, 0), (0, 15, 1, 0, 0)
+    series = written("a", before, now)
+    evaluated(promtool, tmp_path, series, {"service_model:drift_samples:1h": 192.0}, 0, 5 * (WEEK + 3 * STEPS))
+
+
+def test_one_window_is_not_enough(promtool: str, tmp_path: Path) -> None:
+    """In the first hour of drift there is no alert yet."""
+    series = written("a", USUAL, SHIFTED)
+    evaluated(promtool, tmp_path, series, {"service_model:drift_vote:1h": 1.0}, 0, 5 * (WEEK + STEPS))
+
+
+def test_prometheus_reads_them(promtool: str, tmp_path: Path) -> None:
+    """As the command writes them, with nothing to complain about."""
+    made = subprocess.run(
+        [sys.executable, "-m", "infermeter_exporters", "drift", "rules"], capture_output=True, text=True, check=True
+    )
+    (tmp_path / "x.rules.yml").write_text(made.stdout)
+    found = subprocess.run(
+        [promtool, "check", "rules", str(tmp_path / "x.rules.yml")], capture_output=True, text=True, check=False
+    )
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (Histogram("x_bucket", EDGES), "expected the name of a histogram without _bucket"),
+        (Histogram("x y", EDGES), "expected the name of a histogram"),
+        (Histogram("x", ()), "no finite bound"),
+        (Histogram("x", (math.nan, 1)), "no finite bound"),
+        (Histogram("x", (1, 1)), "expected growing ones"),
+        (Histogram("x", EDGES, window="1 hour"), "expected a time"),
+        (Histogram("x", EDGES, by=()), "expected some"),
+        (Histogram("x", EDGES, by=("le",)), "none of them le"),
+        (Histogram("x", EDGES, weeks=5), "expected 1 to 4"),
+    ],
+)
+def test_what_cannot_work(given: Histogram, sentence: str) -> None:
+    """Is one sentence."""
+    with pytest.raises(ValueError, match=sentence):
+        checked(given)
+
+
+def test_the_command_says_what_is_wrong() -> None:
+    """And ends with the code of a mistake."""
+    found = subprocess.run(
+        [sys.executable, "-m", "infermeter_exporters", "drift", "rules", "--le", "1,x"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (found.returncode, found.stderr) == (
+        2,
+        "infermeter: drift rules: could not convert string to float: 'x'\n",
+    )
