@@ -12,11 +12,8 @@ import pytest
 import yaml
 
 from infermeter_exporters.drift.chi_square import psi_test
-from infermeter_exporters.drift.distances import hellinger, js_divergence, total_variation
-from infermeter_exporters.drift.kl import kl
-from infermeter_exporters.drift.ks import ks
 from infermeter_exporters.drift.promql import Histogram, checked, rules
-from infermeter_exporters.drift.psi import noise_floor, psi
+from infermeter_exporters.drift.promql_check import check, expected
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +44,7 @@ def written(labels: str, before: tuple[int, ...], now: tuple[int, ...]) -> list[
 
 
 def evaluated(
-    promtool: str, folder: Path, series: list[dict[str, Any]], expected: dict[str, float], alerts: int, minutes: int
+    promtool: str, folder: Path, series: list[dict[str, Any]], values: dict[str, float], alerts: int, minutes: int
 ) -> None:
     """Ask promtool whether expressions have these values, and how many alerts there are."""
     (folder / "drift.rules.yml").write_text(yaml.safe_dump(rules(Histogram(METRIC, EDGES, weeks=1))))
@@ -64,7 +61,7 @@ def evaluated(
                         "eval_time": f"{minutes}m",
                         "exp_samples": [{"labels": '{service="vision"}', "value": 1}],
                     }
-                    for rule, value in expected.items()
+                    for rule, value in values.items()
                 ]
                 + [
                     {
@@ -83,25 +80,9 @@ def evaluated(
     assert not found.returncode, found.stdout + found.stderr
 
 
-def statistics(reference: np.ndarray, current: np.ndarray) -> dict[str, float]:
+def named(reference: np.ndarray, current: np.ndarray) -> dict[str, float]:
     """What the statistics say, by the names of rules."""
-    n, m = current.sum(), reference.sum()
-    bins = len(current)
-    index = float(psi(reference, current))
-    scaled, degrees = index / (1 / n + 1 / m), bins - 1
-    z = ((scaled / degrees) ** (1 / 3) - (1 - 2 / (9 * degrees))) / math.sqrt(2 / (9 * degrees))
-    values = {
-        "drift_psi": index,
-        "drift_kl_divergence": float(kl(reference, current)),
-        "drift_js_divergence": float(js_divergence(reference, current)),
-        "drift_hellinger": float(hellinger(reference, current)),
-        "drift_tvd": float(total_variation(reference, current)),
-        "drift_ks_statistic": float(ks(reference, current)),
-        "drift_psi_noise_floor": float(noise_floor(bins, n, m)),
-        "drift_psi_z": z,
-        "drift_samples": float(n),
-    }
-    return {f"service_model:{name}:1h": float(value) for name, value in values.items()}
+    return {f"service_model:{name}:1h": value for name, value in expected(reference, current).items()}
 
 
 def test_drift_of_two_instances(promtool: str, tmp_path: Path) -> None:
@@ -109,15 +90,14 @@ def test_drift_of_two_instances(promtool: str, tmp_path: Path) -> None:
     series = written("a", USUAL, SHIFTED) + written("b", USUAL, SHIFTED)
     reference, current = (2.0 * STEPS * np.array(counts) for counts in (USUAL, SHIFTED))
     assert float(psi_test(reference, current).pvalue) < 1e-9
-    evaluated(promtool, tmp_path, series, statistics(reference, current), 1, 5 * (WEEK + 3 * STEPS))
+    evaluated(promtool, tmp_path, series, named(reference, current), 1, 5 * (WEEK + 3 * STEPS))
 
 
 def test_no_drift(promtool: str, tmp_path: Path) -> None:
     """No alert; the z of exactly the same is as low as it can be."""
     series = written("a", USUAL, USUAL)
     counts = float(STEPS) * np.array(USUAL)
-    expected = statistics(counts, counts)
-    same = {name: value for name, value in expected.items() if value}
+    same = {name: value for name, value in named(counts, counts).items() if value}
     evaluated(promtool, tmp_path, series, same, 0, 5 * (WEEK + 3 * STEPS))
 
 
@@ -134,16 +114,41 @@ def test_one_window_is_not_enough(promtool: str, tmp_path: Path) -> None:
     evaluated(promtool, tmp_path, series, {"service_model:drift_vote:1h": 1.0}, 0, 5 * (WEEK + STEPS))
 
 
-def test_prometheus_reads_them(promtool: str, tmp_path: Path) -> None:
-    """As the command writes them, with nothing to complain about."""
-    made = subprocess.run(
-        [sys.executable, "-m", "infermeter_exporters", "drift", "rules"], capture_output=True, text=True, check=True
-    )
-    (tmp_path / "x.rules.yml").write_text(made.stdout)
-    found = subprocess.run(
+def command(*given: str) -> subprocess.CompletedProcess[str]:
+    """What `infermeter drift rules` writes."""
+    line = [sys.executable, "-m", "infermeter_exporters", "drift", "rules", *given]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        (),
+        ("--metric=objects_per_frame", "--le=0,1,2,3,5,8,13,20,50,100,300", "--weeks=1"),
+        ("--metric=latency_seconds", "--le=0.001,1e-2,1,2.5,1e3", "--by=job", "--window=30m", '--match=env="prod"'),
+    ],
+)
+def test_rules_pass_their_own_test(promtool: str, tmp_path: Path, given: tuple[str, ...]) -> None:
+    """Prometheus reads them with nothing to complain about; the test beside them is one that can fail."""
+    written = command(*given).stdout
+    (tmp_path / "x.rules.yml").write_text(written)
+    (tmp_path / "x.test.yml").write_text(command(*given, "--test=x.rules.yml").stdout)
+    read = subprocess.run(
         [promtool, "check", "rules", str(tmp_path / "x.rules.yml")], capture_output=True, text=True, check=False
     )
-    assert (found.returncode, found.stderr) == (0, "")
+    assert (read.returncode, read.stderr) == (0, "")
+    tested = [promtool, "test", "rules", str(tmp_path / "x.test.yml")]
+    found = subprocess.run(tested, capture_output=True, text=True, check=False)
+    assert not found.returncode, found.stdout + found.stderr
+    (tmp_path / "x.rules.yml").write_text(written.replace("+ 0.5", "+ 0.6"))
+    assert subprocess.run(tested, capture_output=True, check=False).returncode == 1
+
+
+def test_a_window_that_no_week_is_made_of() -> None:
+    """Can be watched, not tested."""
+    assert checked(Histogram("x", EDGES, window="5h")).window == "5h"
+    with pytest.raises(ValueError, match="expected one of which a week has a whole number"):
+        check(Histogram("x", EDGES, window="5h"), "x.rules.yml")
 
 
 @pytest.mark.parametrize(
@@ -168,12 +173,7 @@ def test_what_cannot_work(given: Histogram, sentence: str) -> None:
 
 def test_the_command_says_what_is_wrong() -> None:
     """And ends with the code of a mistake."""
-    found = subprocess.run(
-        [sys.executable, "-m", "infermeter_exporters", "drift", "rules", "--le", "1,x"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    found = command("--le", "1,x")
     assert (found.returncode, found.stderr) == (
         2,
         "infermeter: drift rules: could not convert string to float: 'x'\n",

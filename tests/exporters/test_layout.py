@@ -75,6 +75,7 @@ ORDER = (
     "drift.bins",
     "drift.decision",
     "drift.promql",
+    "drift.promql_check",
     "drift.command",
     "cli",
     "__main__",

@@ -28,6 +28,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--effect", type=float, default=Gate().effect, metavar="PSI", help="the smallest drift (default: %(default)s)"
     )
+    made.add_argument(
+        "--test",
+        default="",
+        metavar="RULES",
+        help="write the test of these rules instead, for the file RULES beside it",
+    )
 
 
 def main(parser: argparse.ArgumentParser, options: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -45,7 +51,12 @@ def main(parser: argparse.ArgumentParser, options: argparse.Namespace, rest: Seq
             options.match,
             options.weeks,
         )
-        found = rules(histogram, Gate()._replace(effect=options.effect))
+        if options.test:
+            from infermeter_exporters.drift.promql_check import check  # noqa: PLC0415  (with numpy)
+
+            found = check(histogram, options.test)
+        else:
+            found = rules(histogram, Gate()._replace(effect=options.effect))
     except ValueError as error:
         raise ConfigError(f"drift rules: {error}") from error
     yaml.safe_dump(found, sys.stdout, sort_keys=False, width=1 << 20)
