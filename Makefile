@@ -75,7 +75,7 @@ test-kills:
 	INFERMETER_KILLS=200 ./.ci/test $(PYTHON) tests/instrumentation/test_segments.py tests/instrumentation/test_kill.py \
 		tests/instrumentation/test_killed_recorders.py
 
-# Four minutes in which everything happens to GPUs that may, instead of one; ten times faster than it would.
+# Four minutes in which everything happens to GPUs that may, instead of half a minute; ten times faster than it would.
 test-chaos: system
 	INFERMETER_CHAOS=240 ./.ci/test $(PYTHON) tests/gpu/test_chaos.py -s
 

@@ -1,7 +1,7 @@
 """Whatever happens to GPUs, the driver and the host, a Prometheus that scrapes each second reads only what is true.
 
 Hours are compressed: the exporter reads ten times as often as it would, and something happens every few seconds.
-INFERMETER_CHAOS is for how many seconds (45 without it).
+INFERMETER_CHAOS is for how many seconds (25 without it).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from tests.gpu.exporting import Exporting
 
-SECONDS = float(os.environ.get("INFERMETER_CHAOS", "45"))
+SECONDS = float(os.environ.get("INFERMETER_CHAOS", "25"))
 FAST, NORMAL = 0.2, 0.5
 FLAGS = (f"--collect.fast-interval={FAST}s", f"--collect.interval={NORMAL}s", "--collect.slow-interval=2s")
 CONTAINER = "ab" * 32

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.page import Page
 
 KILLS = int(os.environ.get("INFERMETER_KILLS", "20"))
-RESTARTS = 50 * KILLS
+RESTARTS = 50 * int(os.environ.get("INFERMETER_KILLS", "14"))
 WORKERS = 8
 PATIENCE = 600
 KINDS = ("array", "list", "block", "failing", "cache", "queue", "load", "dropped", "huge")

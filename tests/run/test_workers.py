@@ -94,7 +94,10 @@ def asked(service: Running, port: int, paths: list[str]) -> set[str]:
 def test_gunicorn(run: Run, script: Script, network: dict[str, str], port: int, preload: tuple[str, ...]) -> None:
     """Two workers, one of which is killed and replaced: every request is counted, and what is watched is told once."""
     script(WSGI, "service.py")
-    gunicorn = ("-m", "gunicorn", "-w", "2", "-b", f"127.0.0.1:{port}", "--no-control-socket", *preload, "service:app")
+    # A worker that inherits a session of onnxruntime waits at its end for threads that did not come along, watched or
+    # not.
+    options = ("--no-control-socket", "--graceful-timeout", "2", *preload)
+    gunicorn = ("-m", "gunicorn", "-w", "2", "-b", f"127.0.0.1:{port}", *options, "service:app")
     with run(sys.executable, *gunicorn, environment=network) as service:
         asked(service, port, ["/"] * 60)
         before = service.page_with("inferences_total", 60)
