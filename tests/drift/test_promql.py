@@ -24,19 +24,17 @@ EDGES = (0.1, 0.5, 0.9, 1.0)
 USUAL, SHIFTED = (1, 4, 20, 30, 0), (2, 10, 25, 12, 1)
 STEPS = 12  # of five minutes in a window
 WEEK = 7 * 24 * STEPS
-SERVICE = {"service": "vision", "model": "yolo"}
 
 
-def written(labels: str, before: tuple[int, ...], now: tuple[int, ...]) -> list[dict[str, Any]]:
-    """The buckets of one instance: a week of one distribution, then a day of another."""
+def written(instance: str, before: tuple[int, ...], now: tuple[int, ...]) -> list[dict[str, Any]]:
+    """The buckets of one instance: a week of one distribution, a restart after which counters begin again, another."""
     found = []
-    ways = ("0.1", "0.5", "0.9", "1", "+Inf") if "a" in labels else ("0.1", "0.5", "0.9", "1.0", "+Inf")
+    ways = ("0.1", "0.5", "0.9", "1", "+Inf") if instance == "a" else ("0.1", "0.5", "0.9", "1.0", "+Inf")
     for place, le in enumerate(ways):
         first, then = sum(before[: place + 1]), sum(now[: place + 1])
-        # A restart in between, after which the counter begins again.
         found.append(
             {
-                "series": f'{METRIC}_bucket{{service="vision",model="yolo",instance="{labels}",le="{le}"}}',
+                "series": f'{METRIC}_bucket{{service="vision",model="yolo",instance="{instance}",le="{le}"}}',
                 "values": f"0+{first}x{WEEK - 1} {then}+{then}x{24 * STEPS}",
             }
         )
@@ -126,6 +124,7 @@ def command(*given: str) -> subprocess.CompletedProcess[str]:
         (),
         ("--metric=objects_per_frame", "--le=0,1,2,3,5,8,13,20,50,100,300", "--weeks=1"),
         ("--metric=latency_seconds", "--le=0.001,1e-2,1,2.5,1e3", "--by=job", "--window=30m", '--match=env="prod"'),
+        ("--effect=100", '--match=env="prod", zone!="x"', "--weeks=1"),  # nothing is that much
     ],
 )
 def test_rules_pass_their_own_test(promtool: str, tmp_path: Path, given: tuple[str, ...]) -> None:

@@ -47,6 +47,15 @@ def same(found: float, expected: float) -> bool:
     return found == expected or (math.isnan(found) and math.isnan(expected))
 
 
+@given(st.lists(samples, min_size=2, max_size=4), st.sampled_from(["text", "openmetrics", "protobuf"]))
+def test_a_page_does_not_depend_on_those_before(pages: list[Samples], format_: Format) -> None:
+    """What is as it was is not written again, and all the same right; who asks in another format has no part in it."""
+    page = Page(FAMILIES)
+    for one in pages:
+        page.write(one, "text")
+        assert page.write(one, format_) == Page(FAMILIES).write(one, format_)
+
+
 @given(samples)
 def test_text_is_read_back(given_samples: Samples) -> None:
     """Every series with its labels and value, whatever is in them; and nothing else."""

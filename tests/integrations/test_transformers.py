@@ -319,7 +319,7 @@ def test_no_object_is_a_frame_without_one(watching: infermeter.Recorder) -> None
     [
         ("org/name", "org/name"),
         ("/data/models/chat/checkpoint-500", "chat"),
-        ("/root/.cache/hub/models--org--name/snapshots/" + "a" * 40, "org/name"),
+        ("/data/hub/models--org--name/snapshots/" + "a" * 40, "org/name"),
         ("", "GPT2LMHeadModel"),
     ],
 )

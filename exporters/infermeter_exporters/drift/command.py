@@ -4,10 +4,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from infermeter_exporters.drift.promql import Gate, Histogram, rules
+from infermeter.buckets import CONFIDENCE
+from infermeter_exporters.drift.promql import GATES, Histogram, rules
+from infermeter_exporters.drift.promql_check import check
 from infermeter_exporters.errors import ConfigError
-
-_CONFIDENCE = "0.01,0.05,0.1,0.25,0.5,0.75,0.9,0.95,0.98,0.99,0.995,0.999,1"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +16,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     below = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
     made = below.add_parser("rules", help="rules for Prometheus, which then finds drift by itself")
     made.add_argument("--metric", default="detection_confidence", help="a classic histogram (default: %(default)s)")
-    made.add_argument("--le", default=_CONFIDENCE, metavar="BOUND,...", help="its bounds (default: %(default)s)")
+    made.add_argument(
+        "--le", default=",".join(map(str, CONFIDENCE)), metavar="BOUND,...", help="its bounds (default: %(default)s)"
+    )
     made.add_argument(
         "--by", default="service,model", metavar="LABEL,...", help="what drifts by itself (default: %(default)s)"
     )
@@ -26,7 +28,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--weeks", type=int, default=4, metavar="N", help="weeks whose same hours are the reference (default: 4)"
     )
     made.add_argument(
-        "--effect", type=float, default=Gate().effect, metavar="PSI", help="the smallest drift (default: %(default)s)"
+        "--effect", type=float, default=GATES.effect, metavar="PSI", help="the smallest drift (default: %(default)s)"
     )
     made.add_argument(
         "--test",
@@ -40,8 +42,10 @@ def main(parser: argparse.ArgumentParser, options: argparse.Namespace, rest: Seq
     """Write to standard output."""
     if rest:
         parser.error(f"drift takes no {rest[0]!r}")
-    import yaml  # noqa: PLC0415  (it takes as long as all the rest)
-
+    try:
+        import yaml  # noqa: PLC0415  (an extra)
+    except ImportError as error:
+        raise ConfigError("drift rules needs PyYAML: pip install 'infermeter[drift]'") from error
     try:
         histogram = Histogram(
             options.metric,
@@ -51,12 +55,8 @@ def main(parser: argparse.ArgumentParser, options: argparse.Namespace, rest: Seq
             options.match,
             options.weeks,
         )
-        if options.test:
-            from infermeter_exporters.drift.promql_check import check  # noqa: PLC0415  (with numpy)
-
-            found = check(histogram, options.test)
-        else:
-            found = rules(histogram, Gate()._replace(effect=options.effect))
+        gates = GATES._replace(effect=options.effect)
+        found = check(histogram, options.test, gates) if options.test else rules(histogram, gates)
     except ValueError as error:
         raise ConfigError(f"drift rules: {error}") from error
     yaml.safe_dump(found, sys.stdout, sort_keys=False, width=1 << 20)

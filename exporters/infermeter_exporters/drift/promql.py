@@ -8,25 +8,21 @@ import math
 import re
 from collections.abc import Sequence
 from itertools import pairwise
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
+from infermeter_exporters.drift.counts import JEFFREYS
+from infermeter_exporters.drift.decision import Gates
+
+ALERT = "ModelDrift"
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _DURATION = re.compile(r"[1-9][0-9]*[smhdwy]")
 _WEEKS = 4
+_WINDOWS = ("current", "reference")
 
 
-class Gate(NamedTuple):
-    """What has to be true of a window that counts as drifted; two of three have to.
-
-    Attributes:
-        effect: the population stability index is at least that.
-        z: how far above what it is without drift, in standard deviations; 3.09 is a p-value of 0.001.
-        least: observations in the window, and five for each bin.
-    """
-
-    effect: float = 0.1
-    z: float = 3.0902
-    least: int = 200
+GATES = Gates(effect=0.1)
+"""Of a rule: from the least of the three thresholds of the index on, since buckets keep only part of a drift."""
 
 
 class Histogram(NamedTuple):
@@ -48,10 +44,19 @@ class Histogram(NamedTuple):
     match: str = ""
     weeks: int = _WEEKS
 
-    @property
-    def level(self) -> str:
-        """The first part of the names of rules."""
-        return "_".join(self.by)
+    def rule(self, what: str) -> str:
+        """The name of a rule, for example `service_model:drift_psi:1h`."""
+        return f"{'_'.join(self.by)}:{what}:{self.window}"
+
+    def series(self, what: str, keep: str = "", **labels: str) -> str:
+        """What a rule recorded of this histogram, of those of its series that have these labels.
+
+        Labels that are asked for are dropped, but the one to keep, so that series that have others can be compared.
+        """
+        matchers = ", ".join(f'{name}="{value}"' for name, value in {"feature": self.metric, **labels}.items())
+        recorded = f"{self.rule(what)}{{{matchers}}}"
+        dropped = [name for name in labels if name != keep]
+        return f"sum without ({', '.join(dropped)}) ({recorded})" if dropped else recorded
 
 
 def checked(histogram: Histogram) -> Histogram:
@@ -76,7 +81,7 @@ def checked(histogram: Histogram) -> Histogram:
     return histogram._replace(edges=[*edges, math.inf])
 
 
-def rules(histogram: Histogram, gate: Gate = Gate()) -> dict[str, Any]:  # noqa: B008
+def rules(histogram: Histogram, gates: Gates = GATES) -> dict[str, Any]:
     """The content of a file of rules: one group, to be written as YAML.
 
     Recorded are, for each combination of the labels in `by`, `drift_psi`, `drift_kl_divergence`, `drift_js_divergence`,
@@ -90,33 +95,16 @@ def rules(histogram: Histogram, gate: Gate = Gate()) -> dict[str, Any]:  # noqa:
     """
     asked = checked(histogram)
     bins = len(asked.edges)
-    within = f'feature="{asked.metric}"'
-
-    def name(what: str) -> str:
-        return f"{asked.level}:{what}:{asked.window}"
-
-    def at(what: str, window: str) -> str:
-        """A rule of this histogram, without the label that tells windows apart, so that they can be compared."""
-        return f'sum without (window) ({name(what)}{{{within}, window="{window}"}})'
-
-    q, p = at("drift_bins", "current"), at("drift_bins", "reference")
-    last = f'{within}, bin="{bins:03}"'
-    n, m = (
-        f'sum without (window, bin) ({name("drift_counts")}{{{last}, window="{window}"}})'
-        for window in ("current", "reference")
-    )
+    q, p = (asked.series("drift_bins", window=window) for window in _WINDOWS)
+    n, m = (asked.series("drift_counts", window=window, bin=_bin(bins)) for window in _WINDOWS)
 
     def share(counts: str, total: str, prior: float) -> str:
         if prior:
-            return f"(({counts}) + {prior}) / ignoring (bin) group_left () ({total} + {bins * prior})"
-        return f"({counts}) / ignoring (bin) group_left () ({total} > 0)"
+            return f"({counts} + {prior}) / ignoring (bin) group_left () ({total} + {bins * prior})"
+        return f"{counts} / ignoring (bin) group_left () ({total} > 0)"
 
     def recorded(what: str, expression: str, **labels: str) -> dict[str, Any]:
-        return {
-            "record": name(what),
-            "expr": expression,
-            "labels": {"feature": asked.metric, **labels},
-        }
+        return {"record": asked.rule(what), "expr": expression, "labels": {"feature": asked.metric, **labels}}
 
     def shown(what: str, expression: str) -> dict[str, Any]:
         return recorded(what, expression, baseline="seasonal")
@@ -129,25 +117,23 @@ def rules(histogram: Histogram, gate: Gate = Gate()) -> dict[str, Any]:  # noqa:
             window="reference",
         ),
     ]
-    for window, counts, total in (("current", q, n), ("reference", p, m)):
-        cumulative = f'{name("drift_counts")}{{{within}, window="{window}"}}'
-        made.append(recorded("drift_bins", _differences(cumulative, bins), window=window))
+    for window, counts, total in zip(_WINDOWS, (q, p), (n, m), strict=True):
+        made.append(recorded("drift_bins", _differences(asked, window), window=window))
         made += [
             recorded("drift_shares", share(counts, total, prior), window=window, prior=f"{prior:g}")
-            for prior in (0.5, 0.0)
+            for prior in (JEFFREYS, 0.0)
         ]
-
-    def shares(window: str, prior: str) -> str:
-        return f'sum without (window, prior) ({name("drift_shares")}{{{within}, window="{window}", prior="{prior}"}})'
-
-    qs, ps, q0, p0 = (shares(window, prior) for prior in ("0.5", "0") for window in ("current", "reference"))
+    qs, ps, q0, p0 = (
+        asked.series("drift_shares", window=window, prior=f"{prior:g}")
+        for prior in (JEFFREYS, 0.0)
+        for window in _WINDOWS
+    )
     half = f"(({q0} + {p0}) / 2)"
 
     def of_half(part: str) -> str:
         # What is 0 adds nothing, but its logarithm would make it NaN.
         return f"sum without (bin) (({part} > 0) * ln(({part} > 0) / {half}))"
 
-    index = f"{name('drift_psi')}{{{within}}}"
     noise = f"(1 / {n} + 1 / {m})"
     degrees = bins - 1
     made += [
@@ -161,8 +147,8 @@ def rules(histogram: Histogram, gate: Gate = Gate()) -> dict[str, Any]:  # noqa:
             "drift_ks_statistic",
             "max without (bin) (abs("
             + " - ".join(
-                f"{at('drift_counts', window)} / ignoring (bin) group_left () ({total} > 0)"
-                for window, total in (("current", n), ("reference", m))
+                share(asked.series("drift_counts", window=window), total, 0.0)
+                for window, total in zip(_WINDOWS, (n, m), strict=True)
             )
             + "))",
         ),
@@ -170,11 +156,11 @@ def rules(histogram: Histogram, gate: Gate = Gate()) -> dict[str, Any]:  # noqa:
         # Wilson and Hilferty (1931), The Distribution of Chi-square: the cube root of it over its degrees is normal.
         shown(
             "drift_psi_z",
-            f"((sum without (baseline) ({index}) / {noise} / {degrees}) ^ (1 / 3) - {1 - 2 / (9 * degrees)!r})"
-            f" / {math.sqrt(2 / (9 * degrees))!r}",
+            f"(({asked.series('drift_psi', baseline='seasonal')} / {noise} / {degrees}) ^ (1 / 3)"
+            f" - {1 - 2 / (9 * degrees)!r}) / {math.sqrt(2 / (9 * degrees))!r}",
         ),
-        shown("drift_vote", _vote(name, within, gate, bins)),
-        _alert(asked, name, within),
+        shown("drift_vote", _vote(asked, gates)),
+        _alert(asked, gates),
     ]
     return {"groups": [{"name": f"drift_{asked.metric}_{asked.window}", "interval": "5m", "rules": made}]}
 
@@ -190,7 +176,7 @@ def _cumulative(asked: Histogram, offsets: Sequence[str]) -> str:
             f', "week", "{week}", "", "")'
             for week, offset in enumerate(offsets)
         )
-        branches.append(f'label_replace(sum by ({by}) ({weeks}), "bin", "{place:03}", "", "")')
+        branches.append(f'label_replace(sum by ({by}) ({weeks}), "bin", "{_bin(place)}", "", "")')
     return "\nor\n".join(branches)
 
 
@@ -202,38 +188,45 @@ def _written(edge: float) -> str:
     return "|".join(way.replace(".", r"\\.").replace("+", r"\\+") for way in ways)
 
 
-def _differences(counts: str, bins: int) -> str:
+def _bin(place: int) -> str:
+    return f"{place:03}"
+
+
+def _differences(asked: Histogram, window: str) -> str:
     """How many are in each bin; counters that were extrapolated may differ by a little less than nothing."""
-    counts = f"sum without (window) ({counts})"
-    before = [f'{counts[:-2]}, bin="001"}}) * 0']
+    before = [f"{asked.series('drift_counts', 'bin', window=window, bin=_bin(1))} * 0"]
     before += [
-        f'label_replace({counts[:-2]}, bin="{place:03}"}}), "bin", "{place + 1:03}", "", "")'
-        for place in range(1, bins)
+        f"label_replace({asked.series('drift_counts', 'bin', window=window, bin=_bin(place))}"
+        f', "bin", "{_bin(place + 1)}", "", "")'
+        for place in range(1, len(asked.edges))
     ]
-    return f"clamp_min({counts} - ({' or '.join(before)}), 0)"
+    return f"clamp_min({asked.series('drift_counts', window=window)} - ({' or '.join(before)}), 0)"
 
 
-def _vote(name: Any, within: str, gate: Gate, bins: int) -> str:
-    least = max(gate.least, 5 * bins)
-    return " * ".join(
-        f"({name(what)}{{{within}}} >= bool {limit})"
-        for what, limit in (("drift_psi", gate.effect), ("drift_psi_z", gate.z), ("drift_samples", least))
-    )
+def _vote(asked: Histogram, gates: Gates) -> str:
+    least = max(gates.least, gates.least_per_bin * len(asked.edges))
+    limits = {"drift_psi": gates.effect, "drift_psi_z": least_z(gates), "drift_samples": least}
+    return " * ".join(f"({asked.series(what)} >= bool {limit})" for what, limit in limits.items())
 
 
-def _alert(asked: Histogram, name: Any, within: str) -> dict[str, Any]:
-    vote = f"{name('drift_vote')}{{{within}}}"
+def least_z(gates: Gates) -> float:
+    """How many standard deviations above what it is without drift the index has to be, for the alpha of gates."""
+    return NormalDist().inv_cdf(1 - gates.alpha)
+
+
+def _alert(asked: Histogram, gates: Gates) -> dict[str, Any]:
+    vote = asked.series("drift_vote")
     number, unit = int(asked.window[:-1]), asked.window[-1]
-    earlier = [f"({vote} offset {times * number}{unit} or {vote} * 0)" for times in (1, 2)]
+    earlier = [f"({vote} offset {times * number}{unit} or {vote} * 0)" for times in range(1, gates.windows)]
     return {
-        "alert": "ModelDrift",
-        "expr": " + ".join([vote, *earlier]) + " >= 2",
+        "alert": ALERT,
+        "expr": " + ".join([vote, *earlier]) + f" >= {gates.agreeing}",
         "labels": {"severity": "warning"},
         "annotations": {
             "summary": f"The distribution of {asked.metric} drifts",
             "description": (
-                f"In two of the last three windows of {asked.window} it differed from the same hour of the weeks "
-                "before by more than chance explains, and by enough to matter."
+                f"In {gates.agreeing} of the last {gates.windows} windows of {asked.window} it differed from the same "
+                "hour of the weeks before by more than chance explains, and by enough to matter."
             ),
         },
     }

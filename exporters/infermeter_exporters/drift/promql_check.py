@@ -4,15 +4,17 @@ What the rules have to say of it is worked out by the statistics of this package
 """
 
 import math
+import re
 from typing import Any
 
 import numpy as np
 
 from infermeter_exporters.drift.counts import Floats
+from infermeter_exporters.drift.decision import Gates
 from infermeter_exporters.drift.distances import hellinger, js_divergence, total_variation
 from infermeter_exporters.drift.kl import kl
 from infermeter_exporters.drift.ks import ks
-from infermeter_exporters.drift.promql import Histogram, checked
+from infermeter_exporters.drift.promql import ALERT, GATES, Histogram, checked, least_z
 from infermeter_exporters.drift.psi import noise_floor, psi
 
 # Relative; rules lose a little where a rate is extrapolated.
@@ -21,9 +23,10 @@ _STEPS = 12
 """Scrapes in a window."""
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
 _WEEK = _SECONDS["w"]
+_EQUAL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"([^"]*)"')
 
 
-def check(histogram: Histogram, file: str) -> dict[str, Any]:
+def check(histogram: Histogram, file: str, gates: Gates = GATES) -> dict[str, Any]:
     """The content of a test, to be written as YAML beside the rules.
 
     Two instances, whose counts have to be summed, observe the same; both were restarted when it changed, so that their
@@ -33,6 +36,7 @@ def check(histogram: Histogram, file: str) -> dict[str, Any]:
     Args:
         histogram: of the rules; its window is one that a week has a whole number of.
         file: the name of the rules, beside the test.
+        gates: with which the rules were made.
 
     Raises:
         ValueError: something in the histogram cannot work.
@@ -44,7 +48,7 @@ def check(histogram: Histogram, file: str) -> dict[str, Any]:
     return {
         "rule_files": [file],
         "evaluation_interval": asked.window,
-        "tests": [_changed(asked, usual, usual[::-1], alerts=1), _changed(asked, usual, usual, alerts=0)],
+        "tests": [_changed(asked, usual, now, gates) for now in (usual[::-1], usual)],
     }
 
 
@@ -71,7 +75,7 @@ def expected(reference: Floats, current: Floats) -> dict[str, float]:
     }
 
 
-def _changed(asked: Histogram, usual: Any, now: Any, *, alerts: int) -> dict[str, Any]:
+def _changed(asked: Histogram, usual: Any, now: Any, gates: Gates) -> dict[str, Any]:
     window = int(asked.window[:-1]) * _SECONDS[asked.window[-1]]
     step = window // _STEPS
     if _WEEK % window or not step:
@@ -92,24 +96,30 @@ def _changed(asked: Histogram, usual: Any, now: Any, *, alerts: int) -> dict[str
     reference, current = (2.0 * _STEPS * np.asarray(counts) for counts in (usual, now))
     moment = f"{(before + 3 * _STEPS) * step}s"
     first_label, first_value = _labels(asked)[0]
-    values = {f"{asked.level}:{name}:{asked.window}": value for name, value in expected(reference, current).items()}
+    values = expected(reference, current)
+    drifts = (
+        gates.enough(values["drift_samples"], len(asked.edges))
+        and values["drift_psi"] >= gates.effect
+        and values["drift_psi_z"] >= least_z(gates)
+    )
     asks: list[dict[str, Any]] = [
         {
-            "expr": f"sum by ({first_label}) (abs({name} - {value!r}) <= bool {max(abs(value), 1e-6) * _PRECISION!r})",
+            "expr": f"sum by ({first_label}) "
+            f"(abs({asked.rule(name)} - {value!r}) <= bool {max(abs(value), 1e-6) * _PRECISION!r})",
             "eval_time": moment,
             "exp_samples": [{"labels": f'{{{first_label}="{first_value}"}}', "value": 1}],
         }
         for name, value in values.items()
     ]
     fired = {
-        "expr": 'count(ALERTS{alertname="ModelDrift"}) or vector(0)',
+        "expr": f'count(ALERTS{{alertname="{ALERT}"}}) or vector(0)',
         "eval_time": moment,
-        "exp_samples": [{"labels": "{}", "value": alerts}],
+        "exp_samples": [{"labels": "{}", "value": int(drifts)}],
     }
     return {"interval": f"{step}s", "input_series": series, "promql_expr_test": [*asks, fired]}
 
 
 def _labels(asked: Histogram) -> list[tuple[str, str]]:
-    given = [part.split("=", 1) for part in asked.match.split(",") if "=" in part and "~" not in part]
-    fixed = {name.strip(): value.strip().strip('"') for name, value in given}
+    """Labels of a series that the rules look at, as far as their matchers ask for equality."""
+    fixed = dict(_EQUAL.findall(asked.match))
     return [(name, fixed.get(name, f"a-{name}")) for name in dict.fromkeys([*asked.by, *fixed])]
