@@ -1,196 +1,24 @@
-"""What is made from thresholds.yaml and the expressions below: inference.rules.yml and docs/alerts.md.
-
-Thresholds live in one table because dashboards and people read them too; an expression names them as `<value>` and
-`<guard>`. Expressions keep to what Prometheus 2.42 understands.
-"""
+"""What is made from thresholds.yaml and the modules beside this one: X.rules.yml, tests of some, docs/alerts.md."""
 
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 import yaml
 
+from rules import drift, inference
+from rules.rule import Alert, Group, RuleFile, Threshold, runbook, table
+
 ROOT = Path(__file__).resolve().parent.parent
-TABLE = ROOT / "rules" / "thresholds.yaml"
-RULES = ROOT / "rules" / "inference.rules.yml"
+RULES = ROOT / "rules"
 PAGE = ROOT / "docs" / "alerts.md"
+FILES = (inference.FILE, drift.FILE)
 
-
-class Record(NamedTuple):
-    """A series that is computed ahead, so that a dashboard and an alert mean the same by it."""
-
-    name: str
-    meaning: str
-    expression: str
-
-
-class Alert(NamedTuple):
-    """What an alert asks, and what it says when the answer is yes."""
-
-    name: str
-    fires: str
-    expression: str
-    summary: str
-    description: str
-
-
-class Threshold(NamedTuple):
-    """One row of the table: the numbers of one alert at one severity."""
-
-    value: str
-    guard: str
-    severity: str
-    wait: str
-    reason: str
-
-    def fill(self, text: str) -> str:
-        """`text` with the numbers in it, as themselves and as percentages."""
-        percent = f"{float(self.value) * 100:g} %"
-        return text.replace("<value>", self.value).replace("<guard>", self.guard).replace("<percent>", percent)
-
-
-def quantile(q: str) -> str:
-    """A quantile of the duration per service and model; `>= 0` leaves out the NaN of a model that is idle."""
-    return f"histogram_quantile({q}, sum by (service, model, le) (rate(inference_duration_bucket[5m]))) >= 0"
-
-
-def ratio(part: str, whole: str, by: str = "service, model", window: str = "5m") -> str:
-    """One rate in another; absent where the other is 0, because nothing divided by nothing is no news."""
-    return f"sum by ({by}) (rate({part}[{window}]))\n/\n(sum by ({by}) (rate({whole}[{window}])) > 0)"
-
-
-SERIES = "service, model, version"
-MODEL_IN_SERVICE = "{{ $labels.model }} in {{ $labels.service }}"
-
-RECORDS = (
-    Record("service_model:inferences:rate5m", "inferences per second, failed ones included",
-           "sum by (service, model) (rate(inferences_total[5m]))"),
-    Record("service_model:inference_duration_seconds:p50_5m", "median duration", quantile("0.5")),
-    Record("service_model:inference_duration_seconds:p95_5m", "p95 of the duration", quantile("0.95")),
-    Record("service_model:inference_duration_seconds:p99_5m", "p99 of the duration", quantile("0.99")),
-    # The first error of a class that was not announced at 0 is invisible to rate(), the second is seen. Counting a
-    # series' first value instead would report years of errors when Prometheus first meets an old process.
-    Record("service_model:inference_errors:ratio_rate5m", "share of inferences that raised, cancelled ones left out",
-           ratio('model_errors_total{error_type!="cancelled"}', "inferences_total")),
-    Record("service_model:inference_timeouts:ratio_rate5m", "share of inferences that raised a timeout",
-           ratio("model_timeout_total", "inferences_total")),
-    Record("objects_per_frame", "mean detections per frame over 1m, for queries that average the bare name",
-           ratio("objects_per_frame_sum", "objects_per_frame_count", by=SERIES, window="1m")),
-    Record("service_model:inference_cost_usd:per_thousand5m", "marginal USD per 1,000 inferences",
-           "1000 * " + ratio("inference_cost_sum", "inference_cost_count")),
-    Record("service_model:detection_confidence:mean5m", "mean confidence",
-           ratio("detection_confidence_sum", "detection_confidence_count")),
-    Record("service_model:detection_confidence_up_to_half:ratio_rate5m", "share of detections of 0.5 or less",
-           ratio('detection_confidence_bucket{le="0.5"}', "detection_confidence_count")),
-)  # fmt: skip
-
-INFERENCE = (
-    Alert(
-        "InferenceLatencyHigh",
-        "p95 of the duration over 5m is above <value> s",
-        "service_model:inference_duration_seconds:p95_5m > <value>",
-        "Inference is slow.",
-        f"p95 of {MODEL_IN_SERVICE} is {{{{ $value | humanizeDuration }}}}; the limit is <value> s.",
-    ),
-    Alert(
-        "InferenceErrorsHigh",
-        "more than <percent> of the inferences of 5m raised; cancelled ones do not count",
-        "service_model:inference_errors:ratio_rate5m > <value>",
-        "Inferences fail.",
-        f"{{{{ $value | humanizePercentage }}}} of the inferences of {MODEL_IN_SERVICE} raised;"
-        " the limit is <percent>.",
-    ),
-    Alert(
-        "InferenceTimeouts",
-        "more than <percent> of the inferences of 5m raised a timeout",
-        "service_model:inference_timeouts:ratio_rate5m > <value>",
-        "Inferences time out.",
-        f"{{{{ $value | humanizePercentage }}}} of the inferences of {MODEL_IN_SERVICE} timed out;"
-        " the limit is <percent>.",
-    ),
-    # A series is there while its target is scraped and stale as soon as it is not: the last line is "the target is up".
-    Alert(
-        "ModelSilent",
-        "more than <guard> inferences in the last hour, none for 10 minutes, and the target is up",
-        "sum by (service, model) (increase(inferences_total[1h])) > <guard>\n"
-        "and service_model:inferences:rate5m == <value>\n"
-        "and group by (service, model) (inferences_total)",
-        "A model stopped inferring.",
-        f'{MODEL_IN_SERVICE} ran {{{{ $value | printf "%.0f" }}}} inferences in the last hour, none for 10 minutes.',
-    ),
-    Alert(
-        "NoDetections",
-        "frames come and hold no object for 15 minutes; in the hour before it was more than <guard> per frame",
-        "sum by (service, model) (increase(objects_per_frame_sum[1h] offset 15m))\n"
-        "/ (sum by (service, model) (increase(objects_per_frame_count[1h] offset 15m)) > 0)\n"
-        "> <guard>\n"
-        "and sum by (service, model) (increase(objects_per_frame_sum[10m])) == <value>\n"
-        "and sum by (service, model) (increase(objects_per_frame_count[10m])) > 0",
-        "A model sees nothing any more.",
-        f"{MODEL_IN_SERVICE} found no object for 15 minutes; in the hour before it was"
-        ' {{ $value | printf "%.2f" }} per frame.',
-    ),
-    # round(): a difference of two means carries the noise of floats, and 0.8 - 0.7 is more than 0.1 to them.
-    Alert(
-        "ConfidenceDropped",
-        "the mean confidence of 10m is more than <value> below that of the 6 hours before, from <guard> detections on",
-        "round(\n"
-        f"  sum by ({SERIES}) (rate(detection_confidence_sum[6h] offset 10m))\n"
-        f"  / (sum by ({SERIES}) (rate(detection_confidence_count[6h] offset 10m)) > 0)\n"
-        f"  - sum by ({SERIES}) (rate(detection_confidence_sum[10m]))\n"
-        f"  / (sum by ({SERIES}) (rate(detection_confidence_count[10m])) > 0),\n"
-        "  0.001\n"
-        ") > <value>\n"
-        f"and sum by ({SERIES}) (increase(detection_confidence_count[10m])) >= <guard>",
-        "A model is less sure than it was.",
-        f"The mean confidence of {MODEL_IN_SERVICE} fell by {{{{ $value }}}} against the 6 hours before;"
-        " the limit is <value>.",
-    ),
-)
-
-INSTRUMENTATION = (
-    Alert(
-        "LabelsClobbered",
-        "the scrape configuration sets a target label `service`, so ours arrives as `exported_service`",
-        'count by (job, service, exported_service) (inference_duration_count{exported_service!=""}) > <value>',
-        "Target labels hide the service's own.",
-        'Job {{ $labels.job }} renames service "{{ $labels.exported_service }}" to "{{ $labels.service }}"'
-        " on {{ $value }} series.",
-    ),
-    Alert(
-        "FamiliesCountedTwice",
-        "more than <value> job scrapes the same instance, so sums count every inference twice",
-        f"count by ({SERIES}, instance) (\n"
-        f"  group by ({SERIES}, instance, job) (inference_duration_count)\n"
-        ") > <value>",
-        "Every inference is counted more than once.",
-        f"{{{{ $value }}}} jobs scrape {MODEL_IN_SERVICE} at {{{{ $labels.instance }}}}.",
-    ),
-    Alert(
-        "ObservationsDropped",
-        "the library refused observations in the last 10m",
-        "sum by (job, instance, reason) (increase(infermeter_observations_dropped_total[10m])) > <value>",
-        "Observations are refused.",
-        "{{ $labels.instance }} dropped observations in 10 minutes:"
-        ' {{ $value | printf "%.0f" }} as {{ $labels.reason }}.',
-    ),
-    Alert(
-        "LabelValuesFolded",
-        "label values beyond their limit were recorded as `_other` in the last 10m",
-        "sum by (job, instance, label) (increase(infermeter_label_values_folded_total[10m])) > <value>",
-        "A label has more values than its limit.",
-        "{{ $labels.instance }} folded values of label {{ $labels.label }} in 10 minutes:"
-        ' {{ $value | printf "%.0f" }} times.',
-    ),
-)
-
-HEAD = "# Generated from rules/thresholds.yaml and rules/generate.py by `make docs`: edit there.\n"
-PAGE_HEAD = """<!-- Generated from rules/thresholds.yaml and rules/generate.py by `make docs`: edit there. -->
+HEAD = "# Generated from rules/thresholds.yaml and rules/{name}.py by `make docs`: edit there.\n"
+PAGE_HEAD = """<!-- Generated from rules/thresholds.yaml and rules/*.py by `make docs`: edit there. -->
 
 # Alerts and recorded series
 
-Load [`rules/inference.rules.yml`](../rules/inference.rules.yml) into Prometheus 2.42 or newer (`rule_files`). What is
-recorded is per `service` and `model`, over 5 minutes, unless it says otherwise.
+Load into Prometheus 2.42 or newer (`rule_files`): {files}.
 
 | alert | severity | fires when | for | runbook |
 |---|---|---|---|---|
@@ -199,6 +27,10 @@ recorded is per `service` and `model`, over 5 minutes, unless it says otherwise.
 
 class Blocks(yaml.SafeDumper):
     """Writes texts of several lines as blocks, the way a person writes a long expression."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002  (what a person would not write)
+        """Write out what occurs twice."""
+        return True
 
 
 def block(dumper: Blocks, text: str) -> yaml.ScalarNode:
@@ -209,14 +41,11 @@ def block(dumper: Blocks, text: str) -> yaml.ScalarNode:
 Blocks.add_representer(str, block)
 
 
-def table() -> dict[str, list[Threshold]]:
-    """The rows of the table by alert, in their order."""
-    rows: dict[str, list[Threshold]] = {}
-    for row in yaml.safe_load(TABLE.read_text(encoding="utf-8")):
-        numbers = format(row["value"], "g"), format(row.get("guard", 0), "g")
-        threshold = Threshold(*numbers, row["severity"], row["for"], row["reason"])
-        rows.setdefault(row["name"], []).append(threshold)
-    return rows
+def written(name: str, content: object) -> str:
+    """The text of a file of rules or of their test, an empty line before each."""
+    text = yaml.dump(content, Dumper=Blocks, sort_keys=False, width=1 << 20)
+    text = re.sub(r"\n( *- (?:alert|record|name):)", r"\n\n\1", text)
+    return HEAD.format(name=name) + re.sub(r"^(groups|tests):\n\n", r"\1:\n", text, flags=re.MULTILINE)
 
 
 def rule(alert: Alert, row: Threshold) -> dict[str, object]:
@@ -229,36 +58,49 @@ def rule(alert: Alert, row: Threshold) -> dict[str, object]:
         "annotations": {
             "summary": alert.summary,
             "description": row.fill(alert.description),
-            "runbook_url": f"docs/runbooks/{alert.name}.md",
+            "runbook_url": runbook(alert.name),
         },
     }
 
 
-def rules(rows: dict[str, list[Threshold]]) -> str:
-    """The text of inference.rules.yml; one group evaluates in order, so alerts see what was recorded just before."""
-    inference: list[dict[str, object]] = [{"record": record.name, "expr": record.expression} for record in RECORDS]
-    inference += [rule(alert, row) for alert in INFERENCE for row in rows[alert.name]]
-    instrumentation = [rule(alert, row) for alert in INSTRUMENTATION for row in rows[alert.name]]
-    groups = [{"name": "inference", "rules": inference}, {"name": "infermeter", "rules": instrumentation}]
-    text = yaml.dump({"groups": groups}, Dumper=Blocks, sort_keys=False, width=1000)
-    return HEAD + re.sub(r"\n( *- (?:alert|record|name):)", r"\n\n\1", text).replace("groups:\n\n", "groups:\n")
+def group(made: Group, rows: dict[str, list[Threshold]]) -> dict[str, object]:
+    """A group, as Prometheus reads it."""
+    rules: list[dict[str, object]] = [
+        {"record": record.name, "expr": record.expression} | ({"labels": dict(record.labels)} if record.labels else {})
+        for record in made.records
+    ]
+    rules += [rule(alert, row) for alert in made.alerts for row in rows[alert.name]]
+    interval = {"interval": made.interval} if made.interval else {}
+    return {"name": made.name, **interval, "rules": rules}
 
 
-def page(rows: dict[str, list[Threshold]]) -> str:
+def page(files: tuple[RuleFile, ...], rows: dict[str, list[Threshold]]) -> str:
     """The text of docs/alerts.md."""
-    lines = [PAGE_HEAD]
-    both = [(alert, row) for alert in INFERENCE + INSTRUMENTATION for row in rows[alert.name]]
+    links = [f"[`rules/{file.name}.rules.yml`](../rules/{file.name}.rules.yml)" for file in files]
+    lines = [PAGE_HEAD.format(files=", ".join(links))]
+    both = [(alert, row) for file in files for alert in file.alerts for row in rows[alert.name]]
     for alert, row in both:
         link = f"[runbook](runbooks/{alert.name}.md)"
         lines.append(f"| `{alert.name}` | {row.severity} | {row.fill(alert.fires)} | {row.wait} | {link} |\n")
     lines.append("\n## Why these values\n\n")
     lines.extend(f"- `{alert.name}`, {row.severity}: {row.reason}\n" for alert, row in both)
-    lines.append("\n## Recorded series\n\n| series | what it is |\n|---|---|\n")
-    lines.extend(f"| `{record.name}` | {record.meaning} |\n" for record in RECORDS)
+    lines.append("\n## Recorded series\n")
+    for file in files:
+        if file.records:
+            lines.append(f"\n`{file.name}.rules.yml`: {file.recorded}\n\n| series | what it is |\n|---|---|\n")
+            # Rules of one name differ in their labels.
+            meanings = {record.name: record.meaning for record in file.records}
+            lines.extend(f"| `{name}` | {meaning} |\n" for name, meaning in meanings.items())
     return "".join(lines)
 
 
 def files() -> dict[Path, str]:
     """The path of each generated file, absolute, and its text."""
     rows = table()
-    return {RULES: rules(rows), PAGE: page(rows)}
+    found = {PAGE: page(FILES, rows)}
+    for file in FILES:
+        content = {"groups": [group(made, rows) for made in file.groups]}
+        found[RULES / f"{file.name}.rules.yml"] = written(file.name, content)
+        if file.test is not None:
+            found[RULES / f"{file.name}.test.yml"] = written(file.name, file.test)
+    return found

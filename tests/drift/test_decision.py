@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from infermeter_exporters.drift.decision import Gates, State, decided
 
-GATES = Gates()
+GATES = Gates(effect=0.2)
 DRIFT, HEALTHY = (0.25, 1e-6), (0.05, 0.4)
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from infermeter_exporters.drift.chi_square import psi_test
-from infermeter_exporters.drift.promql import Histogram, checked, rules
+from infermeter_exporters.drift.promql import MEANINGS, Histogram, checked, rules
 from infermeter_exporters.drift.promql_check import check, expected
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ METRIC = "detection_confidence"
 EDGES = (0.1, 0.5, 0.9, 1.0)
 # Observations in five minutes, in each bin, the last one above all bounds.
 USUAL, SHIFTED = (1, 4, 20, 30, 0), (2, 10, 25, 12, 1)
+RUNBOOKS: tuple[tuple[str, ...], ...] = ((), ("--runbook-url=https://example.org/drift",))
 STEPS = 12  # of five minutes in a window
 WEEK = 7 * 24 * STEPS
 
@@ -112,6 +113,16 @@ def test_one_window_is_not_enough(promtool: str, tmp_path: Path) -> None:
     evaluated(promtool, tmp_path, series, {"service_model:drift_vote:1h": 1.0}, 0, 5 * (WEEK + STEPS))
 
 
+def test_chance_is_no_drift(promtool: str, tmp_path: Path) -> None:
+    """Of 204 observations an index of 0.1 and more is no news."""
+    before, now = (2, 3, 4, 4, 4), (1, 2, 4, 4, 6)
+    reference, current = (float(STEPS) * np.array(counts) for counts in (before, now))
+    values = expected(reference, current)
+    assert values["drift_psi"] >= 0.1
+    series = written("a", before, now)
+    evaluated(promtool, tmp_path, series, named(reference, current), 0, 5 * (WEEK + 3 * STEPS))
+
+
 def command(*given: str) -> subprocess.CompletedProcess[str]:
     """What `infermeter drift rules` writes."""
     line = [sys.executable, "-m", "infermeter_exporters", "drift", "rules", *given]
@@ -121,9 +132,10 @@ def command(*given: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     "given",
     [
-        (),
+        ("--runbook-url=https://example.org/drift", "--weeks=2"),
         ("--metric=objects_per_frame", "--le=0,1,2,3,5,8,13,20,50,100,300", "--weeks=1"),
-        ("--metric=latency_seconds", "--le=0.001,1e-2,1,2.5,1e3", "--by=job", "--window=30m", '--match=env="prod"'),
+        ("--metric=seconds", "--le=1e-2,1,2.5,1e3", "--by=job", "--window=30m", '--match=env="prod"', "--weeks=1"),
+        ("--metric=x", "--le=1", "--weeks=1"),
         ("--effect=100", '--match=env="prod", zone!="x"', "--weeks=1"),  # nothing is that much
     ],
 )
@@ -143,11 +155,30 @@ def test_rules_pass_their_own_test(promtool: str, tmp_path: Path, given: tuple[s
     assert subprocess.run(tested, capture_output=True, check=False).returncode == 1
 
 
-def test_a_window_that_no_week_is_made_of() -> None:
-    """Can be watched, not tested."""
-    assert checked(Histogram("x", EDGES, window="5h")).window == "5h"
-    with pytest.raises(ValueError, match="expected one of which a week has a whole number"):
-        check(Histogram("x", EDGES, window="5h"), "x.rules.yml")
+@pytest.mark.parametrize("window", ["5h", "1w"])
+def test_a_window_that_no_week_is_made_of(window: str) -> None:
+    """Can be watched, not tested; nor one that is so long that an alert takes more than a week."""
+    assert checked(Histogram("x", EDGES, window=window)).window == window
+    with pytest.raises(ValueError, match="expected one of which a week has a whole number, more than 3"):
+        check(Histogram("x", EDGES, window=window), "x.rules.yml")
+
+
+def test_a_short_window_is_evaluated_as_often_as_it_ends() -> None:
+    """Otherwise there would be no vote of the window before."""
+    groups = [rules(Histogram("x", EDGES, window=window))["groups"][0] for window in ("1m", "1h")]
+    assert [group["interval"] for group in groups] == ["1m", "5m"]
+
+
+def test_every_rule_has_a_meaning() -> None:
+    """What is recorded is what is listed."""
+    (group,) = rules(Histogram("x", EDGES))["groups"]
+    assert {rule["record"].split(":")[1] for rule in group["rules"] if "record" in rule} == set(MEANINGS)
+
+
+def test_the_alert_says_where_to_read_on() -> None:
+    """If that was said."""
+    notes = [yaml.safe_load(command(*given).stdout)["groups"][0]["rules"][-1]["annotations"] for given in RUNBOOKS]
+    assert [note.get("runbook_url") for note in notes] == [None, "https://example.org/drift"]
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,21 @@ import yaml
 ROOT = Path(__file__).parents[2]
 
 
+FILES = sorted((ROOT / "rules").glob("*.rules.yml"))
+
+
+@pytest.fixture(params=FILES, ids=lambda file: file.name)
+def file(request: pytest.FixtureRequest) -> Path:
+    """Each file of rules."""
+    path: Path = request.param
+    return path
+
+
 @pytest.fixture(scope="session")
 def rules() -> list[dict[str, Any]]:
-    """Every recording rule and every alert at every severity."""
-    text = (ROOT / "rules" / "inference.rules.yml").read_text(encoding="utf-8")
-    return [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+    """Every recording rule and every alert at every severity, of all files."""
+    read = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in FILES]
+    return [rule for content in read for group in content["groups"] for rule in group["rules"]]
 
 
 @pytest.fixture(scope="session")
@@ -26,9 +36,9 @@ def alerts(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def promises() -> list[dict[str, Any]]:
-    """The unit tests of the rules."""
-    text = (ROOT / "rules" / "inference.test.yml").read_text(encoding="utf-8")
-    return list(yaml.safe_load(text)["tests"])
+    """The unit tests of the rules, of all files."""
+    texts = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "rules").glob("*.test.yml"))]
+    return [test for text in texts for test in yaml.safe_load(text)["tests"]]
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from infermeter.buckets import CONFIDENCE
+from infermeter_exporters.drift import promql
+from infermeter_exporters.drift.decision import Gates
+from infermeter_exporters.drift.promql import NOTICE, Histogram
+from infermeter_exporters.drift.promql_check import check
+from rules import drift, generate
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -22,23 +29,52 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
 
 
+def read(path: Path) -> Any:
+    """The content of a YAML file."""
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def promised(file: Path) -> Path:
+    """The test beside a file of rules."""
+    return file.with_name(file.name.replace(".rules.", ".test."))
+
+
 def severities(promises: list[dict[str, Any]], alert: str) -> list[set[str]]:
     """The severities at which an alert is expected, for each moment at which it is looked at."""
     cases = [case for promise in promises for case in promise.get("alert_rule_test", ()) if case["alertname"] == alert]
     return [{fired["exp_labels"]["severity"] for fired in case.get("exp_alerts", ())} for case in cases]
 
 
-def test_prometheus_reads_the_rules(promtool: str, rules: list[dict[str, Any]]) -> None:
+def test_prometheus_reads_the_rules(promtool: str, file: Path) -> None:
     """`promtool check rules` finds every rule, and nothing to complain about."""
-    found = run(promtool, "check", "rules", RULES / "inference.rules.yml")
+    count = sum(len(group["rules"]) for group in read(file)["groups"])
+    found = run(promtool, "check", "rules", file)
     assert (found.returncode, found.stderr) == (0, "")
-    assert f"SUCCESS: {len(rules)} rules found" in found.stdout
+    assert f"SUCCESS: {count} rules found" in found.stdout
 
 
-def test_rules_do_what_they_promise(promtool: str) -> None:
-    """`promtool test rules` confirms inference.test.yml."""
-    found = run(promtool, "test", "rules", RULES / "inference.test.yml")
+def test_rules_do_what_they_promise(promtool: str, file: Path) -> None:
+    """`promtool test rules` confirms X.test.yml, which is about X.rules.yml."""
+    tests = promised(file)
+    assert read(tests)["rule_files"] == [file.name]
+    found = run(promtool, "test", "rules", tests)
     assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_every_file_of_rules_is_generated_and_every_test_has_one() -> None:
+    """No file that nobody writes, and no test of rules that are gone."""
+    files = set(RULES.glob("*.rules.yml"))
+    assert {path for path in generate.files() if path.name.endswith(".rules.yml")} == files
+    assert set(RULES.glob("*.test.yml")) == {promised(file) for file in files}
+
+
+def test_the_rules_of_drift_are_those_that_the_command_writes() -> None:
+    """Their thresholds are in the table, those of the command in its code; the two are the same."""
+    histogram = Histogram("detection_confidence", CONFIDENCE)
+    notice = NOTICE._replace(runbook="docs/runbooks/ModelDrift.md")
+    assert Gates() == drift.LIMITS
+    assert read(RULES / "drift.rules.yml") == promql.rules(histogram, notice=notice)
+    assert read(RULES / "drift.test.yml") == check(histogram, "drift.rules.yml", notice=notice)
 
 
 def test_every_alert_is_seen_firing_and_silent(alerts: list[dict[str, Any]], promises: list[dict[str, Any]]) -> None:
@@ -53,7 +89,7 @@ def test_every_alert_is_seen_firing_and_silent(alerts: list[dict[str, Any]], pro
 def test_every_recorded_series_has_a_worked_out_value(
     rules: list[dict[str, Any]], promises: list[dict[str, Any]], metrics: Metrics
 ) -> None:
-    """No recording rule without a number that a person worked out."""
+    """No recording rule without a number that was worked out by other means."""
     asked = {
         name for promise in promises for case in promise.get("promql_expr_test", ()) for name in metrics(case["expr"])
     }

@@ -11,7 +11,7 @@ class Gates(NamedTuple):
     """What has to be true of a window that counts as drifted.
 
     Attributes:
-        effect: the statistic is at least that.
+        effect: the index is at least that; from the least of its usual limits on, since bins keep only part of a drift.
         alpha: the p-value, adjusted for all features of the model, is below that.
         least: observations in it, at least.
         least_per_bin: and so many for each bin.
@@ -20,7 +20,7 @@ class Gates(NamedTuple):
         hysteresis: drift ends below that part of `effect`.
     """
 
-    effect: float = 0.2
+    effect: float = 0.1
     alpha: float = 0.001
     least: int = 200
     least_per_bin: int = 5
@@ -31,6 +31,9 @@ class Gates(NamedTuple):
     def enough(self, samples: float, bins: int) -> bool:
         """Whether so many observations in so many bins say anything."""
         return samples >= max(self.least, self.least_per_bin * bins)
+
+
+USUAL = Gates()
 
 
 class State(NamedTuple):

@@ -12,17 +12,53 @@ from statistics import NormalDist
 from typing import Any, NamedTuple
 
 from infermeter_exporters.drift.counts import JEFFREYS
-from infermeter_exporters.drift.decision import Gates
+from infermeter_exporters.drift.decision import USUAL, Gates
 
 ALERT = "ModelDrift"
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _DURATION = re.compile(r"[1-9][0-9]*[smhdwy]")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
 _WEEKS = 4
 _WINDOWS = ("current", "reference")
+_INTERVAL = "5m"
+
+VALUE = '{{ $value | printf "%.2f" }}'
+"""In an annotation, the value of the alert with two decimals."""
+
+MEANINGS = {
+    "drift_counts": "observations up to each bound, in the window that is current and in those that are the reference",
+    "drift_bins": "observations in each bin",
+    "drift_shares": "parts of them in each bin, each count larger by `prior` before it is divided",
+    "drift_samples": "observations in the window",
+    "drift_psi": "population stability index, each count half an observation larger (Jeffreys)",
+    "drift_kl_divergence": "KL(current, reference) in nats, smoothed the same",
+    "drift_js_divergence": "Jensen-Shannon divergence in nats, 0 to ln 2",
+    "drift_hellinger": "Hellinger distance, 0 to 1",
+    "drift_tvd": "total variation distance: the part that moved, 0 to 1",
+    "drift_ks_statistic": "widest gap between the cumulative distributions, 0 to 1",
+    "drift_psi_noise_floor": "what the index is on average without any drift",
+    "drift_psi_z": "how far the index is above that, in standard deviations",
+    "drift_vote": "1 where the index, its z and the observations are all as large as the alert wants them, otherwise 0",
+}
+"""What rules record: the middle of its name, and what it is."""
 
 
-GATES = Gates(effect=0.1)
-"""Of a rule: from the least of the three thresholds of the index on, since buckets keep only part of a drift."""
+class Notice(NamedTuple):
+    """How an alert is told.
+
+    Attributes:
+        wait: how long it is pending first, for example `10m`.
+        severity: the label of that name.
+        runbook: where to read on, an address or a path; empty for nowhere.
+    """
+
+    wait: str = "10m"
+    severity: str = "warning"
+    runbook: str = ""
+
+
+NOTICE = Notice()
+"""Of a rule: a warning, since a model that drifts still answers."""
 
 
 class Histogram(NamedTuple):
@@ -81,14 +117,18 @@ def checked(histogram: Histogram) -> Histogram:
     return histogram._replace(edges=[*edges, math.inf])
 
 
-def rules(histogram: Histogram, gates: Gates = GATES) -> dict[str, Any]:
-    """The content of a file of rules: one group, to be written as YAML.
+def seconds(duration: str) -> int:
+    """How long a time of one unit is that Prometheus reads, for example `1h`."""
+    return int(duration[:-1]) * _SECONDS[duration[-1]]
 
-    Recorded are, for each combination of the labels in `by`, `drift_psi`, `drift_kl_divergence`, `drift_js_divergence`,
-    `drift_hellinger`, `drift_tvd`, `drift_ks_statistic`, `drift_psi_noise_floor`, `drift_psi_z`, `drift_samples` and
-    `drift_vote`, each as `LEVEL:NAME:WINDOW` with the labels `feature` and `baseline`; on the way `drift_counts`
-    (cumulative), `drift_bins` (not) and `drift_shares`, with the labels `bin` and `window`. Formulas are those of the
-    modules of this package; a series without a reference has none of them.
+
+def rules(histogram: Histogram, gates: Gates = USUAL, notice: Notice = NOTICE) -> dict[str, Any]:
+    """The content of a file of rules: one group, its alert the last, to be written as YAML.
+
+    Recorded is, for each combination of the labels in `by`, each of `MEANINGS` as `LEVEL:NAME:WINDOW` with the labels
+    `feature` and `baseline`; but `drift_counts`, `drift_bins` and `drift_shares`, which are on the way, have the labels
+    `bin` and `window` instead of a baseline. Formulas are those of the modules of this package; a series without a
+    reference has none of them.
 
     Raises:
         ValueError: something in the histogram cannot work.
@@ -160,24 +200,26 @@ def rules(histogram: Histogram, gates: Gates = GATES) -> dict[str, Any]:
             f" - {1 - 2 / (9 * degrees)!r}) / {math.sqrt(2 / (9 * degrees))!r}",
         ),
         shown("drift_vote", _vote(asked, gates)),
-        _alert(asked, gates),
+        _alert(asked, gates, notice),
     ]
-    return {"groups": [{"name": f"drift_{asked.metric}_{asked.window}", "interval": "5m", "rules": made}]}
+    # Votes of earlier windows are looked up where their windows ended, so there has to be an evaluation in each.
+    interval = min(_INTERVAL, asked.window, key=seconds)
+    return {"groups": [{"name": f"drift_{asked.metric}_{asked.window}", "interval": interval, "rules": made}]}
 
 
 def _cumulative(asked: Histogram, offsets: Sequence[str]) -> str:
     """How many observations are at most each bound: bins are numbered, since releases write bounds differently."""
-    by = ", ".join(asked.by)
-    branches = []
-    for place, edge in enumerate(asked.edges, start=1):
-        matchers = ", ".join(filter(None, [asked.match, f'le=~"{_written(edge)}"']))
-        weeks = " or ".join(
-            f"label_replace(increase({asked.metric}_bucket{{{matchers}}}[{asked.window}]{offset})"
-            f', "week", "{week}", "", "")'
-            for week, offset in enumerate(offsets)
-        )
-        branches.append(f'label_replace(sum by ({by}) ({weeks}), "bin", "{_bin(place)}", "", "")')
-    return "\nor\n".join(branches)
+    bounds = [_written(edge) for edge in asked.edges]
+    matchers = ", ".join(filter(None, [asked.match, f'le=~"{"|".join(bounds)}"']))
+    # Weeks have to differ in a label, or the first of them would stand for all.
+    buckets = f"{asked.metric}_bucket{{{matchers}}}[{asked.window}]"
+    weeks = "\n  or ".join(
+        f'label_replace(increase({buckets}{offset}), "week", "{week}", "", "")' for week, offset in enumerate(offsets)
+    )
+    numbered = f"sum by ({', '.join(asked.by)}, le) (\n  {weeks}\n)"
+    for place, bound in enumerate(bounds, start=1):
+        numbered = f'label_replace({numbered}, "bin", "{_bin(place)}", "le", "{bound}")'
+    return f"sum by ({', '.join(asked.by)}, bin) ({numbered})"
 
 
 def _written(edge: float) -> str:
@@ -194,19 +236,23 @@ def _bin(place: int) -> str:
 
 def _differences(asked: Histogram, window: str) -> str:
     """How many are in each bin; counters that were extrapolated may differ by a little less than nothing."""
-    before = [f"{asked.series('drift_counts', 'bin', window=window, bin=_bin(1))} * 0"]
-    before += [
-        f"label_replace({asked.series('drift_counts', 'bin', window=window, bin=_bin(place))}"
-        f', "bin", "{_bin(place + 1)}", "", "")'
-        for place in range(1, len(asked.edges))
-    ]
-    return f"clamp_min({asked.series('drift_counts', window=window)} - ({' or '.join(before)}), 0)"
+    counts, bins = asked.series("drift_counts", window=window), len(asked.edges)
+    first = asked.series("drift_counts", "bin", window=window, bin=_bin(1))
+    below = counts.replace("}", f', bin!="{_bin(bins)}"}}')
+    # From the last on, so that none is moved twice.
+    for place in range(bins - 1, 0, -1):
+        below = f'label_replace({below}, "bin", "{_bin(place + 1)}", "bin", "{_bin(place)}")'
+    return f"clamp_min(\n  {counts}\n  - (\n    {first} * 0\n    or {below}\n  ),\n  0\n)"
 
 
 def _vote(asked: Histogram, gates: Gates) -> str:
-    least = max(gates.least, gates.least_per_bin * len(asked.edges))
-    limits = {"drift_psi": gates.effect, "drift_psi_z": least_z(gates), "drift_samples": least}
+    limits = {"drift_psi": gates.effect, "drift_psi_z": least_z(gates), "drift_samples": least(gates, len(asked.edges))}
     return " * ".join(f"({asked.series(what)} >= bool {limit})" for what, limit in limits.items())
+
+
+def least(gates: Gates, bins: int) -> int:
+    """How many observations a window needs at least, for so many bins."""
+    return max(gates.least, gates.least_per_bin * bins)
 
 
 def least_z(gates: Gates) -> float:
@@ -214,19 +260,28 @@ def least_z(gates: Gates) -> float:
     return NormalDist().inv_cdf(1 - gates.alpha)
 
 
-def _alert(asked: Histogram, gates: Gates) -> dict[str, Any]:
+def _alert(asked: Histogram, gates: Gates, notice: Notice) -> dict[str, Any]:
+    """Its value is the index of the window that is now, whatever the windows before say."""
     vote = asked.series("drift_vote")
     number, unit = int(asked.window[:-1]), asked.window[-1]
     earlier = [f"({vote} offset {times * number}{unit} or {vote} * 0)" for times in range(1, gates.windows)]
+    whose = ", ".join(f"{name} {{{{ $labels.{name} }}}}" for name in asked.by)
+    annotations = {
+        "summary": f"The distribution of {asked.metric} drifts.",
+        "description": (
+            f"In at least {gates.agreeing} of the last {gates.windows} windows of {asked.window}, {asked.metric} of "
+            f"{whose} differed from the same time of the weeks before by more than chance explains. The population "
+            f"stability index of the last {asked.window} is {VALUE}; the limit is {gates.effect:g}."
+        ),
+    }
+    if notice.runbook:
+        annotations["runbook_url"] = notice.runbook
     return {
         "alert": ALERT,
-        "expr": " + ".join([vote, *earlier]) + f" >= {gates.agreeing}",
-        "labels": {"severity": "warning"},
-        "annotations": {
-            "summary": f"The distribution of {asked.metric} drifts",
-            "description": (
-                f"In {gates.agreeing} of the last {gates.windows} windows of {asked.window} it differed from the same "
-                "hour of the weeks before by more than chance explains, and by enough to matter."
-            ),
-        },
+        "expr": f"{asked.series('drift_psi')}\nand (\n  "
+        + "\n  + ".join([vote, *earlier])
+        + f"\n  >= {gates.agreeing}\n)",
+        "for": notice.wait,
+        "labels": {"severity": notice.severity},
+        "annotations": annotations,
     }
