@@ -18,6 +18,10 @@ _COMMANDS = {
         "infermeter_exporters.gpu.exporter",
         "serve the metrics of GPUs, and of the services that use them",
     ),
+    "drift-exporter": (
+        "infermeter_exporters.drift.exporter",
+        "find drift in the histograms of a Prometheus, and in samples that are sent",
+    ),
     "drift": (
         "infermeter_exporters.drift.command",
         "make what drift is found with: rules for Prometheus",

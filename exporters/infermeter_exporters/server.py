@@ -45,6 +45,7 @@ class Exporter(Protocol):
         name: as in the command.
         title: of the landing page.
         families: all that may be shown, in the order of the page.
+        routes: pages of its own; they come before those that all exporters have.
     """
 
     name: str
@@ -52,6 +53,9 @@ class Exporter(Protocol):
 
     @property
     def families(self) -> Mapping[str, Family]: ...  # noqa: D102
+
+    @property
+    def routes(self) -> Sequence[Route]: ...  # noqa: D102
 
     def start(self) -> None:
         """Begin to collect."""
@@ -216,6 +220,7 @@ class Application:
         self._running = 0
         self._reloading = asyncio.Lock()
         routes = [
+            *exporter.routes,
             Route("/", self._landing),
             Route("/metrics", self._metrics),
             Route("/-/healthy", self._healthy),

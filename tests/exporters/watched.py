@@ -29,6 +29,7 @@ class Watched:
     name = "watched"
     title = "watched <exporter> & co"
     families = FAMILIES
+    routes = ()
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -3,9 +3,12 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
 
 from infermeter.buckets import CONFIDENCE
-from infermeter_exporters.drift.promql import GATES, Histogram, rules
+from infermeter_exporters.drift.decision import Gates
+from infermeter_exporters.drift.promql import NOTICE, Histogram, rules
 from infermeter_exporters.drift.promql_check import check
 from infermeter_exporters.errors import ConfigError
 
@@ -28,7 +31,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--weeks", type=int, default=4, metavar="N", help="weeks whose same hours are the reference (default: 4)"
     )
     made.add_argument(
-        "--effect", type=float, default=GATES.effect, metavar="PSI", help="the smallest drift (default: %(default)s)"
+        "--effect", type=float, default=Gates().effect, metavar="PSI", help="the smallest drift (default: %(default)s)"
+    )
+    made.add_argument(
+        "--runbook-url", default="", metavar="URL", help="where the alert sends who gets it (default: nowhere)"
     )
     made.add_argument(
         "--test",
@@ -37,11 +43,24 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="write the test of these rules instead, for the file RULES beside it",
     )
 
+    kept = below.add_parser("baseline", help="references that have a name, for the exporter")
+    _import_baseline().add_flags(kept)
+
+
+def _import_baseline() -> ModuleType:
+    """The module of references; it imports the exporter and all that it needs."""
+    try:
+        return import_module("infermeter_exporters.drift.baseline_command")
+    except ImportError as error:
+        raise ConfigError(f"drift needs {error.name}: pip install 'infermeter[drift]'") from error
+
 
 def main(parser: argparse.ArgumentParser, options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Write to standard output."""
     if rest:
         parser.error(f"drift takes no {rest[0]!r}")
+    if options.what == "baseline":
+        return int(_import_baseline().main(options))
     try:
         import yaml  # noqa: PLC0415  (an extra)
     except ImportError as error:
@@ -55,8 +74,9 @@ def main(parser: argparse.ArgumentParser, options: argparse.Namespace, rest: Seq
             options.match,
             options.weeks,
         )
-        gates = GATES._replace(effect=options.effect)
-        found = check(histogram, options.test, gates) if options.test else rules(histogram, gates)
+        gates = Gates(effect=options.effect)
+        notice = NOTICE._replace(runbook=options.runbook_url)
+        found = check(histogram, options.test, gates, notice) if options.test else rules(histogram, gates, notice)
     except ValueError as error:
         raise ConfigError(f"drift rules: {error}") from error
     yaml.safe_dump(found, sys.stdout, sort_keys=False, width=1 << 20)

@@ -36,9 +36,7 @@ class Evidence:
     @property
     def log(self) -> Floats:
         """The natural logarithm of the evidence, of shape (...): of the mean of the sums."""
-        highest = self.sums.max(axis=0)
-        found: Floats = highest + np.log(np.exp(self.sums - highest).mean(axis=0))
-        return found
+        return log_mean(self.sums)
 
     def update(self, baseline: ArrayLike, window: ArrayLike) -> Floats:
         """Add a window; gives `log`.
@@ -54,6 +52,14 @@ class Evidence:
         before = self.sums.reshape(self.sums.shape + (1,) * (values.ndim - self.sums.ndim))
         self.sums = np.maximum(before + values, 0.0)
         return self.log
+
+
+def log_mean(sums: ArrayLike) -> Floats:
+    """The natural logarithm of the mean over the first axis of numbers whose logarithms these are."""
+    values = np.asarray(sums, dtype=np.float64)
+    highest = values.max(axis=0)
+    found: Floats = highest + np.log(np.exp(values - highest).mean(axis=0))
+    return found
 
 
 def log_evalues(baseline: ArrayLike, window: ArrayLike) -> Floats:

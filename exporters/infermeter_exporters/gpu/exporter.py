@@ -222,6 +222,7 @@ class GpuExporter:
 
     name = "gpu-exporter"
     title = "infermeter GPU exporter"
+    routes = ()  # the pages that all exporters have are enough
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -1,0 +1,143 @@
+"""`infermeter drift baseline`: references that have a name, made of a good time, or of the data a model learnt from."""
+
+import argparse
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from infermeter_exporters.drift import baselines
+from infermeter_exporters.drift.evaluation import Key
+from infermeter_exporters.drift.exporter import add_source_flags, load, source_settings
+from infermeter_exporters.drift.files import read
+from infermeter_exporters.drift.layout import Histogram, cut_anew, learnt
+from infermeter_exporters.drift.samples import SamplesError, Times, Values
+from infermeter_exporters.drift.setup import Setup
+from infermeter_exporters.drift.source import SourceError
+from infermeter_exporters.drift.store import StoreError
+from infermeter_exporters.drift.watch import BUILT_IN
+from infermeter_exporters.errors import ConfigError
+from infermeter_exporters.yaml_file import seconds
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
+    below = parser.add_subparsers(dest="baseline", metavar="WHAT", required=True)
+    made = below.add_parser("create", help="keep what a source has of some time, or a file, as a reference")
+    add_source_flags(made)
+    made.add_argument("--source", default="", metavar="NAME", help="of the configuration (default: the first one)")
+    made.add_argument("--name", default=baselines.FROZEN, help="of the reference (default: %(default)s)")
+    made.add_argument("--last", default="", metavar="TIME", help="the time until now (default: 24h)")
+    made.add_argument("--from", dest="begin", default="", metavar="TIME", help="or the time from then, as of RFC 3339,")
+    made.add_argument("--to", dest="end", default="", metavar="TIME", help="to then (default: now)")
+    made.add_argument("--path", default="", metavar="FILE", help="or a file of Parquet or CSV, with all of its rows")
+    for name in ("service", "model", "feature"):
+        made.add_argument(f"--{name}", default="", help=f"only of this {name}; with --path, of rows that say none")
+    listed = below.add_parser("list", help="say which references there are")
+    add_source_flags(listed)
+    deleted = below.add_parser("delete", help="forget a version of a reference")
+    add_source_flags(deleted)
+    deleted.add_argument("--source", required=True, metavar="NAME")
+    deleted.add_argument("--name", default=baselines.FROZEN)
+    deleted.add_argument("--version", type=int, required=True, metavar="N")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Do what is asked.
+
+    Raises:
+        ConfigError: it cannot be done.
+    """
+    setup = Setup(load(source_settings(options)))
+    try:
+        return {"create": _create, "list": _list, "delete": _delete}[options.baseline](setup, options)
+    except (SourceError, SamplesError, StoreError) as error:
+        raise ConfigError(f"drift baseline: {error}") from error
+    finally:
+        setup.store.close()
+
+
+def _create(setup: Setup, options: argparse.Namespace) -> int:
+    if options.name in BUILT_IN:
+        raise ConfigError(f"--name is {options.name!r}, which is a baseline that needs not be made")
+    names = [one.name for one in setup.sources]
+    source = options.source or names[0]
+    if source not in names:
+        raise ConfigError(f"--source is {source!r}, expected one of {', '.join(names)}")
+    if sum(map(bool, (options.last, options.begin, options.path))) > 1:
+        raise ConfigError("more than one of --last, --from and --path is given, expected one")
+    now = time.time()
+    if options.path:
+        found = _of_file(options, now)
+        written = Path(options.path).stat().st_mtime
+        period = written, written
+    else:
+        period = _period(options, now)
+        counted = setup.sources[names.index(source)].counted(*period)
+        found = {key: cut_anew(one) for key, one in counted.items() if one.samples and _wanted(key, options)}
+    if not found:
+        raise ConfigError("drift baseline: nothing was observed of which a reference could be made")
+    with setup.store.transaction() as transaction:
+        version = baselines.write(transaction, source, options.name, found, period, now)
+    smallest = min(one.samples for one in found.values())
+    print(f"{options.name} version {version} of {source}: {len(found)} features, {smallest:.0f} observations or more")  # noqa: T201
+    return 0
+
+
+def _of_file(options: argparse.Namespace, now: float) -> Mapping[Key, Histogram]:
+    columns: dict[Key, list[Values]] = {}
+    times = Times(now, -np.inf, np.inf)
+    for part in read(options.path, times, options.service, options.model, by_row=False):
+        for column in part.columns:
+            if not options.feature or column.key.feature == options.feature:
+                columns.setdefault(column.key, []).append(column.values)
+    found = {}
+    for key, parts in columns.items():
+        numbers = [part for part in parts if isinstance(part, np.ndarray)]
+        values: Values = np.concatenate(numbers) if numbers else [word for part in parts for word in part]
+        try:
+            layout = learnt(values)
+        except ValueError as error:
+            raise ConfigError(f"{options.path}: {key.feature}: {error}") from error
+        found[key] = Histogram(layout, layout.counted(values))
+    return found
+
+
+def _wanted(key: Key, options: argparse.Namespace) -> bool:
+    return all(getattr(options, name) in {"", getattr(key, name)} for name in Key._fields)
+
+
+def _period(options: argparse.Namespace, now: float) -> tuple[float, float]:
+    end = _moment(options.end, "--to") if options.end else now
+    begin = _moment(options.begin, "--from") if options.begin else end - seconds(options.last or "24h", "--last")
+    if not begin < end <= now:
+        raise ConfigError("--from and --to are no time that has passed, expected one after the other")
+    return begin, end
+
+
+def _moment(text: str, flag: str) -> float:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(f"{flag} is {text!r}, expected a time, for example 2026-01-31T12:00:00Z") from error
+    return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
+
+
+def _list(setup: Setup, options: argparse.Namespace) -> int:  # noqa: ARG001  (as the others)
+    with setup.store.transaction() as transaction:
+        rows = baselines.listed(transaction)
+    for source, name, version, began, ended, number in rows:
+        times = " to ".join(f"{datetime.fromtimestamp(one, UTC):%Y-%m-%dT%H:%M:%SZ}" for one in (began, ended))
+        print(f"{source}\t{name}\tversion {version}\t{number} features\t{times}")  # noqa: T201
+    return 0
+
+
+def _delete(setup: Setup, options: argparse.Namespace) -> int:
+    with setup.store.transaction() as transaction:
+        number = baselines.delete(transaction, options.source, options.name, options.version)
+    if not number:
+        raise ConfigError(f"there is no version {options.version} of {options.name} of {options.source}")
+    print(f"{options.name} version {options.version} of {options.source}: {number} features are forgotten")  # noqa: T201
+    return 0

@@ -1,0 +1,106 @@
+"""References that have a name: made once, kept in versions, the newest of which is used."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from infermeter_exporters.drift.evaluation import Key
+from infermeter_exporters.drift.layout import Histogram, Layout, read_layout
+from infermeter_exporters.drift.store import Transaction
+
+FROZEN = "frozen"
+"""What a reference is called unless it is given another name."""
+
+
+class Baseline(NamedTuple):
+    """A version of a reference.
+
+    Attributes:
+        histogram: what it holds.
+        version: 1 is the first.
+        began: of what it was made, in seconds since 1970.
+        ended: the same; its age counts from there.
+    """
+
+    histogram: Histogram
+    version: int
+    began: float
+    ended: float
+
+
+def write(
+    transaction: Transaction,
+    source: str,
+    name: str,
+    histograms: Mapping[Key, Histogram],
+    period: tuple[float, float],
+    now: float,
+) -> int:
+    """Keep references as the next version; gives its number, which all of them share."""
+    versions = transaction(
+        "SELECT service, model, feature, MAX(version) FROM baselines WHERE source = ? AND name = ?"
+        " GROUP BY service, model, feature",
+        source,
+        name,
+    )
+    version = 1 + max((row[3] for row in versions if Key(row[0], row[1], row[2]) in histograms), default=0)
+    transaction.many(
+        "INSERT INTO baselines VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (source, *key, name, version, *period, now, write_layout(transaction, one.layout), write_counts(one))
+            for key, one in histograms.items()
+        ],
+    )
+    return version
+
+
+def read(transaction: Transaction, source: str, name: str) -> dict[Key, Baseline]:
+    """The newest version of each reference of that name."""
+    rows = transaction(
+        "SELECT b.service, b.model, b.feature, b.version, b.began, b.ended, l.content, b.counts"
+        " FROM baselines b JOIN layouts l ON l.id = b.layout WHERE b.source = ? AND b.name = ? ORDER BY b.version",
+        source,
+        name,
+    )
+    return {
+        Key(service, model, feature): Baseline(read_histogram(layout, counts), version, began, ended)
+        for service, model, feature, version, began, ended, layout, counts in rows
+    }
+
+
+def listed(transaction: Transaction) -> list[tuple[str, str, int, float, float, int]]:
+    """Source, name, version, beginning, end and number of features of each version, the oldest first."""
+    rows = transaction(
+        "SELECT source, name, version, MIN(began), MAX(ended), COUNT(*) FROM baselines"
+        " GROUP BY source, name, version ORDER BY source, name, version"
+    )
+    return [(source, name, version, began, ended, number) for source, name, version, began, ended, number in rows]
+
+
+def delete(transaction: Transaction, source: str, name: str, version: int) -> int:
+    """Forget a version; gives how many features it had."""
+    where = "FROM baselines WHERE source = ? AND name = ? AND version = ?"
+    found: int = transaction(f"SELECT COUNT(*) {where}", source, name, version)[0][0]
+    transaction(f"DELETE {where}", source, name, version)
+    return found
+
+
+def write_layout(transaction: Transaction, layout: Layout) -> str:
+    """Keep a layout, unless it is kept; gives its identity."""
+    text = layout.written()
+    identity = hashlib.sha256(text.encode()).hexdigest()[:32]
+    transaction("INSERT INTO layouts VALUES (?, ?) ON CONFLICT (id) DO NOTHING", identity, text)
+    return identity
+
+
+def write_counts(histogram: Histogram) -> str:
+    """Counts as JSON; whole numbers, which nearly all are, are short."""
+    return json.dumps([int(count) if count.is_integer() else count for count in histogram.counts.tolist()])
+
+
+def read_histogram(layout: str, counts: str) -> Histogram:
+    """What was written."""
+    return Histogram(read_layout(layout), np.asarray(json.loads(counts), dtype=np.float64))

@@ -1,0 +1,228 @@
+"""Histograms that a Prometheus has: buckets of a whole fleet, summed by it before anything is computed here."""
+
+import json
+import math
+import ssl
+import threading
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import httpx
+
+from infermeter_exporters.drift.evaluation import Key
+from infermeter_exporters.drift.layout import Histogram, from_cumulative, from_native
+from infermeter_exporters.drift.source import SourceError
+
+_GONE_AFTER = 300.0
+"""Seconds after which Prometheus itself takes a series for ended."""
+_BAD_REQUEST = 400
+_UNAVAILABLE = 500
+
+
+class Family(NamedTuple):
+    """A histogram that is watched.
+
+    Attributes:
+        metric: its name, without `_bucket`.
+        kind: classic has a series for each `le`.
+        service: the label of the service.
+        model: the label of the model; empty for histograms of no model, whose model is then empty too.
+        match: further matchers, for example `job="vision"`.
+    """
+
+    metric: str
+    kind: Literal["classic", "native"] = "classic"
+    service: str = "service"
+    model: str = "model"
+    match: str = ""
+
+
+class Access(NamedTuple):
+    """How a Prometheus is asked.
+
+    Attributes:
+        url: of it, or of whatever speaks as it does: Mimir, Thanos, VictoriaMetrics.
+        timeout: seconds for a query.
+        user: for basic authentication; empty for none.
+        password_file: the same; read anew for each connection.
+        bearer_token_file: instead of a user.
+        ca_file: certificates of authorities that are trusted; empty for those of the system.
+        headers: more of them, for example a tenant.
+    """
+
+    url: str
+    timeout: float = 30.0
+    user: str = ""
+    password_file: str = ""
+    bearer_token_file: str = ""
+    ca_file: str = ""
+    headers: Mapping[str, str] = {}
+
+
+class Prometheus:
+    """A source of histograms; see `source.Source`.
+
+    Args:
+        name: of the source.
+        access: how it is asked.
+        families: what is watched.
+        baselines: with what it is compared.
+    """
+
+    def __init__(self, name: str, access: Access, families: Sequence[Family], baselines: Sequence[str]) -> None:
+        self.name = name
+        self.baselines = baselines
+        self._access = access
+        self._families = families
+        self._client: httpx.Client | None = None
+
+    def feed(self, end: threading.Event) -> None:
+        """There is nothing to be fetched."""
+
+    def counted(self, begin: float, end: float) -> dict[Key, Histogram]:
+        """What was observed; buckets that only some instances have are merged into those that all have.
+
+        Raises:
+            SourceError: no answer, an error, or one that makes no sense.
+        """
+        found: dict[Key, Histogram] = {}
+        for family in self._families:
+            ask = self._native if family.kind == "native" else self._classic
+            found.update(ask(family, end, f"{round(end - begin)}s"))
+        return found
+
+    def require_fresh(self, end: float) -> None:
+        """Nothing, if any of the histograms has a sample that is fresh at `end`.
+
+        Raises:
+            SourceError: none has, although one has an older one: what is asked does not get any new data.
+        """
+        for family in self._families:
+            series = f"{family.metric}_count{_selector(family)}" if family.kind == "classic" else _native_series(family)
+            if self._vector(f"count({series})", end):
+                return
+        for family in self._families:
+            series = f"{family.metric}_count{_selector(family)}" if family.kind == "classic" else _native_series(family)
+            if self._vector(f"count(present_over_time({series}[1h]))", end):
+                raise SourceError("stale", f"{self.name}: no histogram has a sample of the last five minutes")
+
+    def _classic(self, family: Family, end: float, window: str) -> dict[Key, Histogram]:
+        buckets = f"{family.metric}_bucket{_selector(family)}[{window}]"
+        by = ", ".join(filter(None, (family.service, family.model, "le")))
+        values = self._vector(f"sum by ({by}) (increase({buckets}))", end)
+        instances = self._vector(f"count by ({by}) (present_over_time({buckets}))", end)
+        numbers: dict[tuple[str, str], dict[float, float]] = defaultdict(dict)
+        for labels, number in instances:
+            bounds = numbers[labels.get(family.service, ""), labels.get(family.model, "")]
+            bound = self._bound(labels, family)
+            bounds[bound] = bounds.get(bound, 0.0) + _number(number)
+        series: dict[tuple[str, str], dict[float, float]] = defaultdict(dict)
+        for labels, number in values:
+            owner = labels.get(family.service, ""), labels.get(family.model, "")
+            # Releases write 1 and 1.0: series of the same bound are one.
+            bound = self._bound(labels, family)
+            bounds = series[owner]
+            bounds[bound] = bounds.get(bound, 0.0) + _number(number)
+        found = {}
+        for owner, cumulative in series.items():
+            of_owner = numbers[owner]
+            everywhere = of_owner.get(math.inf, 0.0)
+            kept = sorted(bound for bound in cumulative if of_owner.get(bound) == everywhere)
+            if len(kept) > 1 and kept[-1] == math.inf and owner[0]:
+                counts = [cumulative[bound] for bound in kept]
+                if all(map(math.isfinite, counts)):
+                    found[Key(*owner, family.metric)] = from_cumulative(kept, counts)
+        return found
+
+    def _native(self, family: Family, end: float, window: str) -> dict[Key, Histogram]:
+        by = ", ".join(filter(None, (family.service, family.model)))
+        found = {}
+        for labels, histogram in self._vector(f"sum by ({by}) (increase({_native_series(family)}[{window}]))", end):
+            owner = labels.get(family.service, ""), labels.get(family.model, "")
+            try:
+                buckets = [(float(low), float(high), float(count)) for _, low, high, count in histogram["buckets"]]
+            except (TypeError, KeyError, ValueError):
+                continue  # classic, or nothing was observed
+            if buckets and owner[0]:
+                found[Key(*owner, family.metric)] = from_native(buckets)
+        return found
+
+    def _bound(self, labels: Mapping[str, str], family: Family) -> float:
+        try:
+            return float(labels["le"])
+        except (KeyError, ValueError) as error:
+            text = f"{self.name}: {family.metric}_bucket has the bound {labels.get('le')!r}, expected a number"
+            raise SourceError("invalid", text) from error
+
+    def _vector(self, query: str, moment: float) -> list[tuple[dict[str, str], Any]]:
+        """Labels and value of each series of an answer; the value of a native histogram is a mapping."""
+        try:
+            answer = self._connected().post(
+                "api/v1/query", data={"query": query, "time": f"{moment:.3f}", "timeout": f"{self._access.timeout:g}s"}
+            )
+        except (httpx.HTTPError, OSError) as error:
+            self._disconnect()
+            text = f"{self.name}: {self._access.url} does not answer: {str(error) or type(error).__name__}"
+            raise SourceError("unreachable", text) from error
+        if answer.status_code >= _BAD_REQUEST:
+            self._disconnect()  # secrets may have changed
+        try:
+            content = json.loads(answer.content)
+            if content["status"] != "success":
+                raise SourceError("refused", f"{self.name}: {content.get('error', 'an error without a reason')}")
+            result, kind = content["data"]["result"], content["data"]["resultType"]
+            if kind != "vector":
+                raise SourceError("invalid", f"{self.name}: the answer is a {kind}, expected a vector")
+            return [(one["metric"], one["value"][1] if "value" in one else one["histogram"][1]) for one in result]
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            if answer.status_code >= _BAD_REQUEST:
+                reason = "unreachable" if answer.status_code >= _UNAVAILABLE else "refused"
+                text = f"{self.name}: {self._access.url} answers with {answer.status_code}"
+                raise SourceError(reason, text) from error
+            raise SourceError(
+                "invalid", f"{self.name}: {self._access.url} does not speak as Prometheus does"
+            ) from error
+
+    def _connected(self) -> httpx.Client:
+        if self._client is None:
+            access = self._access
+            headers = dict(access.headers)
+            try:
+                if access.bearer_token_file:
+                    headers["Authorization"] = f"Bearer {_secret(access.bearer_token_file)}"
+                auth = (access.user, _secret(access.password_file)) if access.user else None
+                self._client = httpx.Client(
+                    base_url=access.url.rstrip("/") + "/",
+                    timeout=access.timeout + 5,
+                    headers=headers,
+                    auth=auth,
+                    verify=ssl.create_default_context(cafile=access.ca_file or None),
+                )
+            except OSError as error:
+                raise SourceError(
+                    "refused", f"{self.name}: {error.filename} cannot be read: {error.strerror}"
+                ) from error
+        return self._client
+
+    def _disconnect(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+
+def _selector(family: Family) -> str:
+    return f"{{{family.match}}}" if family.match else ""
+
+
+def _native_series(family: Family) -> str:
+    return family.metric + _selector(family)
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, str) else math.nan
+
+
+def _secret(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8").strip()

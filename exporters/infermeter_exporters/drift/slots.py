@@ -1,0 +1,250 @@
+"""Counts of observations that were sent, in slots of time, until no window needs them any more.
+
+Bins are those of the reference of a feature. Where it has none yet, its first values are kept as they are; once there
+are enough, they become the first version of it, and are counted over the bins that they fix. All of that happens in
+the transaction in which a batch is kept, so that each observation is counted once.
+"""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from infermeter_exporters.drift import baselines
+from infermeter_exporters.drift.evaluation import Key
+from infermeter_exporters.drift.layout import Histogram, Layout, added, learnt
+from infermeter_exporters.drift.samples import Column, SamplesError, Values
+from infermeter_exporters.drift.store import Transaction
+
+LEARN = 5000
+"""Values that make the first reference of a feature."""
+MOST_SERIES = 10_000
+
+
+_LEARNING = "SELECT began, number, content FROM learning WHERE source = ? AND service = ? AND model = ? AND feature = ?"
+_LEARNT = "DELETE FROM learning WHERE source = ? AND service = ? AND model = ? AND feature = ?"
+_COUNTS = (
+    "SELECT counts FROM slots"
+    " WHERE source = ? AND service = ? AND model = ? AND feature = ? AND began = ? AND layout = ?"
+)
+
+
+class Rules(NamedTuple):
+    """How observations are counted.
+
+    Attributes:
+        slot: seconds of one; windows are whole numbers of them.
+        baseline: the name of the reference that fixes bins.
+        learn: values of which the first one is made.
+        most: features there may be.
+    """
+
+    slot: float
+    baseline: str = baselines.FROZEN
+    learn: int = LEARN
+    most: int = MOST_SERIES
+
+
+class Slots:
+    """Those of one source.
+
+    Args:
+        source: its name.
+        rules: how observations are counted.
+    """
+
+    def __init__(self, source: str, rules: Rules) -> None:
+        self.source = source
+        self.rules = rules
+        self._layouts: dict[Key, Layout] = {}
+        self._learning: set[Key] = set()
+        self._read: object = None
+
+    def add(self, transaction: Transaction, columns: Iterable[Column], now: float) -> None:
+        """Count some values.
+
+        Args:
+            transaction: in which it happens.
+            columns: of any features.
+            now: in seconds since 1970.
+
+        Raises:
+            SamplesError: numbers of a feature of words or the other way round, or too many features.
+        """
+        self._refresh(transaction)
+        counts: dict[tuple[Key, float], Histogram] = {}
+        for column in columns:
+            layout = self._layouts.get(column.key)
+            made = self._learn(transaction, column, now) if layout is None else self._counted(column, layout)
+            for began, one in made:
+                before = counts.get((column.key, began))
+                counts[column.key, began] = one if before is None else Histogram(one.layout, before.counts + one.counts)
+        self._write(transaction, counts)
+
+    def forget(self) -> None:
+        """Read anew what is cached: a transaction in which it was changed did not happen."""
+        self._read = None
+
+    def read(self, transaction: Transaction, begin: float, end: float) -> dict[Key, Histogram]:
+        """What was counted in slots that began from `begin` on and before `end`.
+
+        Slots over other bins than those of today are brought to what they have in common; if that is nothing, they are
+        left out.
+        """
+        self._refresh(transaction)
+        rows = transaction(
+            "SELECT s.service, s.model, s.feature, l.content, s.counts FROM slots s JOIN layouts l ON l.id = s.layout"
+            " WHERE s.source = ? AND s.began >= ? AND s.began < ? ORDER BY s.began DESC",
+            *(self.source, begin, end),
+        )
+        found: dict[Key, dict[Layout, list[Histogram]]] = defaultdict(lambda: defaultdict(list))
+        for service, model, feature, layout, counts in rows:
+            one = baselines.read_histogram(layout, counts)
+            found[Key(service, model, feature)][one.layout].append(one)
+        return {key: _summed(by_layout, self._layouts.get(key)) for key, by_layout in found.items()}
+
+    def prune(self, transaction: Transaction, before: float) -> None:
+        """Forget slots that began before a time."""
+        transaction("DELETE FROM slots WHERE source = ? AND began < ?", self.source, before)
+
+    def _refresh(self, transaction: Transaction) -> None:
+        """Learn which references there are, if that may have changed."""
+        name = self.rules.baseline
+        state = transaction(
+            "SELECT COUNT(*), MAX(created) FROM baselines WHERE source = ? AND name = ?", self.source, name
+        )[0]
+        if self._read == tuple(state):
+            return
+        found = baselines.read(transaction, self.source, name)
+        self._layouts = {key: one.histogram.layout for key, one in found.items()}
+        rows = transaction("SELECT DISTINCT service, model, feature FROM learning WHERE source = ?", self.source)
+        self._learning = {Key(*row) for row in rows} - set(self._layouts)
+        self._read = tuple(state)
+
+    def _slot(
+        self, times: np.ndarray[tuple[int], np.dtype[np.float64]]
+    ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        return np.floor(times / self.rules.slot) * self.rules.slot
+
+    def _counted(self, column: Column, layout: Layout) -> list[tuple[float, Histogram]]:
+        values = column.values
+        if not layout.numeric and _all_missing(values):
+            values = [None] * len(values)
+        _require_kind(column.key, values, numeric=layout.numeric)
+        parts = _by_slot(self._slot(column.times), values)
+        return [(began, Histogram(layout, layout.counted(part))) for began, part in parts]
+
+    def _learn(self, transaction: Transaction, column: Column, now: float) -> list[tuple[float, Histogram]]:
+        """Keep values of a feature that has no reference yet; counts of all of them once there are enough for one."""
+        key = column.key
+        if _all_missing(column.values):
+            return []  # which says nothing yet, not even whether they would be numbers
+        if key not in self._learning:
+            if len(self._learning) + len(self._layouts) >= self.rules.most:
+                text = f"{'/'.join(key)} would be one more than {self.rules.most} features, which is the most"
+                raise SamplesError("too_many_series", text)
+            self._learning.add(key)
+        where = (self.source, *key)
+        kept = transaction(_LEARNING, *where)
+        chunks = [(began, read_values(content)) for began, _, content in kept]
+        if chunks:
+            _require_kind(key, column.values, numeric=isinstance(chunks[0][1], np.ndarray))
+        fresh = list(_by_slot(self._slot(column.times), column.values))
+        total = sum(number for _, number, _ in kept) + len(column.values)
+        if total < self.rules.learn:
+            transaction.many(
+                "INSERT INTO learning VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(*where, began, len(values), write_values(values)) for began, values in fresh],
+            )
+            return []
+        everything = [*chunks, *fresh]
+        transaction(_LEARNT, *where)
+        self._learning.discard(key)
+        try:
+            layout = learnt(_joined([values for _, values in everything]))
+        except ValueError:  # nothing but NaN and missing words, of which nothing can be learnt
+            return []
+        histograms = [(began, Histogram(layout, layout.counted(values))) for began, values in everything]
+        reference = added(one for _, one in histograms)
+        if reference is not None:
+            starts = [began for began, _ in everything]
+            period = min(starts), max(starts) + self.rules.slot
+            baselines.write(transaction, self.source, self.rules.baseline, {key: reference}, period, now)
+            self._layouts[key] = layout
+        return histograms
+
+    def _write(self, transaction: Transaction, counts: dict[tuple[Key, float], Histogram]) -> None:
+        rows = []
+        for (key, began), one in counts.items():
+            layout = baselines.write_layout(transaction, one.layout)
+            where = (self.source, *key, began, layout)
+            before = transaction(_COUNTS, *where)
+            total = one
+            if before:
+                total = Histogram(one.layout, one.counts + np.asarray(json.loads(before[0][0])))
+            rows.append((*where, baselines.write_counts(total)))
+        transaction.many(
+            "INSERT INTO slots VALUES (?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (source, service, model, feature, began, layout) DO UPDATE SET counts = excluded.counts",
+            rows,
+        )
+
+
+def write_values(values: Values) -> str:
+    """Values as JSON: numbers that are none as null, infinite ones as words."""
+    if not isinstance(values, np.ndarray):
+        return json.dumps({"words": values})
+    plain = [one if math.isfinite(one) else None if math.isnan(one) else str(one) for one in values.tolist()]
+    return json.dumps({"numbers": plain})
+
+
+def read_values(text: str) -> Values:
+    """What `write_values` wrote."""
+    found = json.loads(text)
+    if "words" in found:
+        words: list[str | None] = found["words"]
+        return words
+    return np.asarray([math.nan if one is None else float(one) for one in found["numbers"]])
+
+
+def _by_slot(slots: np.ndarray[tuple[int], np.dtype[np.float64]], values: Values) -> Iterable[tuple[float, Values]]:
+    different = np.unique(slots)
+    if len(different) == 1:
+        yield float(different[0]), values
+        return
+    for began in different:
+        places = np.flatnonzero(slots == began)
+        yield float(began), values[places] if isinstance(values, np.ndarray) else [values[place] for place in places]
+
+
+def _joined(parts: list[Values]) -> Values:
+    numbers = [part for part in parts if isinstance(part, np.ndarray)]
+    if numbers:
+        return np.concatenate(numbers)
+    return [word for part in parts for word in part if isinstance(word, str | None)]
+
+
+def _all_missing(values: Values) -> bool:
+    return isinstance(values, np.ndarray) and bool(np.isnan(values).all())
+
+
+def _require_kind(key: Key, values: Values, *, numeric: bool) -> None:
+    if isinstance(values, np.ndarray) != numeric:
+        expected, given = ("numbers", "words") if numeric else ("words", "numbers")
+        raise SamplesError("dtype", f"{'/'.join(key)} has {given}, expected {expected}, as it had before")
+
+
+def _summed(by_layout: dict[Layout, list[Histogram]], today: Layout | None) -> Histogram:
+    """All of them over what they have in common with the layout of today, or with the newest one."""
+    totals = {
+        layout: Histogram(layout, np.sum([one.counts for one in histograms], axis=0))
+        for layout, histograms in by_layout.items()
+    }
+    first = today if today in totals and today is not None else next(iter(totals))
+    found = totals.pop(first)
+    for other in totals.values():
+        found = added((found, other)) or found
+    return found
