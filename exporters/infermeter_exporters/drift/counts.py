@@ -40,9 +40,18 @@ def pair(reference: ArrayLike, current: ArrayLike) -> tuple[Floats, Floats]:
     return before, now
 
 
+def summed(numbers: Floats) -> Floats:
+    """The sum over bins, of shape (...).
+
+    With as few numbers to a series as there are bins, `sum` takes several times as long: it begins anew for each.
+    """
+    return np.asarray(np.einsum("...i->...", numbers))
+
+
 def shares(counts: Floats, prior: float = 0.0) -> Floats:
     """What part of all is in each bin: (count + prior) / (total + bins * prior); NaN without any count and prior."""
-    total: Any = counts.sum(axis=-1, keepdims=True) + counts.shape[-1] * prior
+    total: Any = summed(counts)[..., None] + counts.shape[-1] * prior
+    found: Floats = counts + prior
     with np.errstate(invalid="ignore"):
-        found: Floats = (counts + prior) / total
+        found /= total  # in place, here and where shares are used: for many series, new arrays take most of the time
     return found

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from infermeter_exporters.drift.counts import Floats, pair, shares
+from infermeter_exporters.drift.counts import Floats, pair, shares, summed
 
 
 def js_divergence(reference: ArrayLike, current: ArrayLike) -> Floats:
@@ -23,12 +23,21 @@ def js_divergence(reference: ArrayLike, current: ArrayLike) -> Floats:
     """
     before, now = pair(reference, current)
     p, q = shares(before), shares(now)
-    half = (p + q) / 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(p == 0, 0.0, p * np.log(p / half)) + np.where(q == 0, 0.0, q * np.log(q / half))
+    half = p + q
+    half /= 2
     # Rounding may leave a little less than 0.
-    found: Floats = np.maximum(terms.sum(axis=-1) / 2, 0.0)
+    found: Floats = np.maximum((_surprise(p, half) + _surprise(q, half)) / 2, 0.0)
     return found
+
+
+def _surprise(shares_: Floats, half: Floats) -> Floats:
+    """KL(shares || half)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = shares_ / half
+        np.log(terms, out=terms)
+        terms *= shares_
+    np.copyto(terms, 0.0, where=shares_ == 0)
+    return summed(terms)
 
 
 def hellinger(reference: ArrayLike, current: ArrayLike) -> Floats:
@@ -38,8 +47,9 @@ def hellinger(reference: ArrayLike, current: ArrayLike) -> Floats:
     `js_divergence`.
     """
     before, now = pair(reference, current)
-    difference = np.sqrt(shares(before)) - np.sqrt(shares(now))
-    found: Floats = np.sqrt(np.square(difference).sum(axis=-1) / 2)
+    p, q = shares(before), shares(now)
+    difference = np.sqrt(p, out=p) - np.sqrt(q, out=q)
+    found: Floats = np.sqrt(summed(np.square(difference, out=difference)) / 2)
     return found
 
 
@@ -50,5 +60,5 @@ def total_variation(reference: ArrayLike, current: ArrayLike) -> Floats:
     as of `js_divergence`.
     """
     before, now = pair(reference, current)
-    found: Floats = np.abs(shares(before) - shares(now)).sum(axis=-1) / 2
+    found: Floats = summed(np.abs(shares(before) - shares(now))) / 2
     return found

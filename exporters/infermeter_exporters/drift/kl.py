@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from infermeter_exporters.drift.counts import JEFFREYS, Floats, pair, shares
+from infermeter_exporters.drift.counts import JEFFREYS, Floats, pair, shares, summed
 
 
 def kl(reference: ArrayLike, current: ArrayLike, prior: float = JEFFREYS) -> Floats:
@@ -25,7 +25,10 @@ def kl(reference: ArrayLike, current: ArrayLike, prior: float = JEFFREYS) -> Flo
     before, now = pair(reference, current)
     p, q = shares(before, prior), shares(now, prior)
     with np.errstate(divide="ignore", invalid="ignore"):
-        terms = q * np.log(q / p)
-    found: Floats = np.where(q == 0, 0.0, terms).sum(axis=-1)
-    nothing = (before.sum(axis=-1) == 0) | (now.sum(axis=-1) == 0)
-    return np.where(nothing, np.nan, found)
+        terms = q / p
+        np.log(terms, out=terms)
+        terms *= q
+    if prior == 0:
+        np.copyto(terms, 0.0, where=q == 0)
+    nothing = (summed(before) == 0) | (summed(now) == 0)
+    return np.where(nothing, np.nan, summed(terms))

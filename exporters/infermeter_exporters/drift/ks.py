@@ -27,8 +27,11 @@ def ks(reference: ArrayLike, current: ArrayLike) -> Floats:
         ValueError: counts are wrong, or of different bins.
     """
     before, now = pair(reference, current)
-    gaps = np.abs(np.cumsum(shares(before), axis=-1) - np.cumsum(shares(now), axis=-1))
-    found: Floats = gaps.max(axis=-1)
+    gaps = shares(before) - shares(now)
+    np.cumsum(gaps, axis=-1, out=gaps)
+    np.abs(gaps, out=gaps)
+    # With one bin of all series after the other, which is several times as quick as all bins of one series.
+    found: Floats = np.ascontiguousarray(np.moveaxis(gaps, -1, 0)).max(axis=0)
     return found
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from infermeter_exporters.drift.counts import JEFFREYS, Floats, pair, shares
+from infermeter_exporters.drift.counts import JEFFREYS, Floats, pair, shares, summed
 
 
 def psi(reference: ArrayLike, current: ArrayLike, prior: float = JEFFREYS) -> Floats:
@@ -27,10 +27,12 @@ def psi(reference: ArrayLike, current: ArrayLike, prior: float = JEFFREYS) -> Fl
     before, now = pair(reference, current)
     p, q = shares(before, prior), shares(now, prior)
     with np.errstate(divide="ignore", invalid="ignore"):
-        terms = (q - p) * np.log(q / p)
-    # Where both are empty there is no difference.
-    found: Floats = np.where((p == 0) & (q == 0), 0.0, terms).sum(axis=-1)
-    return np.where(_empty(before, now), np.nan, found)
+        terms = q / p
+        np.log(terms, out=terms)
+        terms *= q - p
+    if prior == 0:
+        np.copyto(terms, 0.0, where=(p == 0) & (q == 0))  # where both are empty there is no difference
+    return np.where(_empty(before, now), np.nan, summed(terms))
 
 
 def noise_floor(bins: ArrayLike, reference: ArrayLike, current: ArrayLike) -> Floats:
@@ -55,5 +57,5 @@ def noise_floor(bins: ArrayLike, reference: ArrayLike, current: ArrayLike) -> Fl
 
 
 def _empty(before: Floats, now: Floats) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    found = (before.sum(axis=-1) == 0) | (now.sum(axis=-1) == 0)
+    found = (summed(before) == 0) | (summed(now) == 0)
     return np.asarray(found)
