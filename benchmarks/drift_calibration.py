@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from benchmarks.promises import Promise, conclude, parser
 from infermeter.buckets import CONFIDENCE
 from infermeter_exporters.drift.bins import Bins, quantile_bins
-from infermeter_exporters.drift.chi_square import pooled_chi_square, psi_test
+from infermeter_exporters.drift.chi_square import drift_pvalue, pooled_chi_square, psi_test
 from infermeter_exporters.drift.decision import Gates, State, decided
 from infermeter_exporters.drift.psi import psi
 
@@ -144,12 +144,13 @@ def drawn(layout: Layout, now: Source, sizes: tuple[int, int], references: int) 
 def judged(before: Floats, after: Floats, sizes: tuple[int, int]) -> dict[str, Any]:
     """In what part of all windows each way finds drift."""
     effect = psi(before, after)
-    pvalue = psi_test(before, after).pvalue
+    pvalue = drift_pvalue(before, after)
     found: dict[str, Any] = {
         "psi": float(effect.mean()),
         "psi > 0.1": float((effect > 0.1).mean()),  # noqa: PLR2004 - what people use
         "psi > 0.2": float((effect > 0.2).mean()),  # noqa: PLR2004
         "p": float((pvalue < Gates().alpha).mean()),
+        "p psi": float((psi_test(before, after).pvalue < Gates().alpha).mean()),
         "p chi-square": float((pooled_chi_square(before, after).pvalue < Gates().alpha).mean()),
     }
     for least in EFFECTS:
@@ -189,7 +190,7 @@ def row(kind: str, layout: Layout, now: Source, sizes: tuple[int, int], referenc
         verdict = "" if found["enough"] else "too small"
     cells = [
         kind, layout.name, f"{sizes[0]:,}", f"{sizes[1]:,}", percent(found["psi > 0.1"]), percent(found["psi > 0.2"]),
-        percent(found["evidently"]), percent(found["p"]), percent(found["p chi-square"]),
+        percent(found["evidently"]), percent(found["p psi"]), percent(found["p chi-square"]), percent(found["p"]),
         *(percent(one["votes"]) for one in ours), *(percent(one["alerts"]) for one in ours),
         verdict.replace("inf", f"> {WINDOWS}"),
     ]  # fmt: skip
@@ -204,7 +205,7 @@ def percent(part: float | None) -> str:
 def main() -> int:
     options = parser(__doc__, rounds=500).parse_args()
     titles = [
-        "", "bins", "n", "m", "PSI > 0.1", "PSI > 0.2", "Evidently", "p, PSI", "p, chi-square",
+        "", "bins", "n", "m", "PSI > 0.1", "PSI > 0.2", "Evidently", "p, PSI", "p, chi-square", "p",
         *(f"vote, {least}" for least in EFFECTS), *(f"alert, {least}" for least in EFFECTS),
         "verdict after, " + ", ".join(map(str, EFFECTS)),
     ]  # fmt: skip

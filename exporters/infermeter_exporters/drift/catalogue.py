@@ -38,8 +38,8 @@ FAMILIES: dict[str, Family] = by_name(
     _of_series("psi_pvalue", "Probability of such an index without drift, 0 to 1.", "chi-square, bins pooled"),
     _of_series(
         "pvalue",
-        "Probability of such an index without drift, adjusted for all features of the model: what decides.",
-        "Benjamini-Hochberg (1995)",
+        "Probability of such a difference without drift, adjusted for all features of the model: what decides.",
+        "chi-square over fine and coarse bins; Benjamini-Hochberg (1995)",
     ),
     _of_series(
         "kl_divergence", "Kullback-Leibler divergence KL(current, baseline) in nats, 0 or more.", "Jeffreys prior"

@@ -5,9 +5,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from infermeter_exporters.drift.counts import JEFFREYS, Floats, pair
+from infermeter_exporters.drift.counts import JEFFREYS, Floats, pair, summed
 from infermeter_exporters.drift.gamma import chi_square_tail
-from infermeter_exporters.drift.pooling import pooled
+from infermeter_exporters.drift.pooling import ENOUGH, pooled
+
+_COARSE = 10
+"""Bins of the coarser test, at most."""
 
 
 class Test(NamedTuple):
@@ -41,10 +44,33 @@ def chi_square(reference: ArrayLike, current: ArrayLike) -> Test:
     return _pearson(before, now)
 
 
-def pooled_chi_square(reference: ArrayLike, current: ArrayLike) -> Test:
-    """The same over bins that were put together so that enough is expected in each; see `pooling`."""
-    made = pooled(reference, current)
+def pooled_chi_square(reference: ArrayLike, current: ArrayLike, enough: ArrayLike = ENOUGH) -> Test:
+    """The same over bins that were put together so that `enough` is expected in each; see `pooling`."""
+    made = pooled(reference, current, enough)
     return _pearson(made.reference, made.current)
+
+
+def drift_pvalue(reference: ArrayLike, current: ArrayLike) -> Floats:
+    """How probable such a difference is without drift, over fine bins or over coarse ones, whichever shows more of it.
+
+    Fine bins see what happens in a tail. In few observations, coarse ones see a shift of the whole, which many degrees
+    of freedom would hide. Of two p-values the smaller one counts twice (Bonferroni, 1936).
+
+    Args:
+        reference: counts of shape (..., bins).
+        current: the same, over the same bins.
+
+    Returns:
+        Of shape (...), 0 to 1; NaN where nothing is tested.
+
+    Raises:
+        ValueError: counts are wrong, or of different bins.
+    """
+    before, now = pair(reference, current)
+    fine = pooled_chi_square(before, now)
+    coarse = pooled_chi_square(before, now, np.maximum(np.minimum(summed(before), summed(now)) / _COARSE, ENOUGH))
+    both = np.minimum(2 * np.fmin(fine.pvalue, coarse.pvalue), 1.0)
+    return np.where(fine.degrees == coarse.degrees, fine.pvalue, both)
 
 
 def psi_test(reference: ArrayLike, current: ArrayLike, prior: float = JEFFREYS) -> Test:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from infermeter_exporters.drift.chi_square import pooled_chi_square, psi_test
+from infermeter_exporters.drift.chi_square import drift_pvalue, pooled_chi_square, psi_test
 from infermeter_exporters.drift.counts import Floats
 from infermeter_exporters.drift.decision import Gates, Status
 from infermeter_exporters.drift.distances import hellinger, js_divergence, total_variation
@@ -64,7 +64,8 @@ class Finding(NamedTuple):
         samples: observations in the window.
         reference: observations in the reference.
         statistics: by the names of their metrics, without `drift_`.
-        adjusted: the p-value of the index, adjusted for all features of the model.
+        pvalue: of `drift_pvalue`.
+        adjusted: the same, adjusted for all features of the model.
         evalues: logarithms of what the window adds to the evidence, one for each strength; None for nothing.
     """
 
@@ -74,6 +75,7 @@ class Finding(NamedTuple):
     samples: float
     reference: float
     statistics: dict[str, float]
+    pvalue: float
     adjusted: float
     evalues: Floats | None
 
@@ -139,7 +141,7 @@ def _nothing(comparison: Comparison, status: Status) -> Finding:
     current = comparison.current
     ratios = _ratios(current) if current is not None and comparison.reference is not None else {}
     bins = current.layout.bins if current is not None else 0
-    return Finding(comparison, status, bins, samples[0], samples[1], ratios, math.nan, None)
+    return Finding(comparison, status, bins, samples[0], samples[1], ratios, math.nan, math.nan, None)
 
 
 def _computed(pairs: Sequence[_Pair]) -> list[Finding]:
@@ -160,7 +162,7 @@ def _computed(pairs: Sequence[_Pair]) -> list[Finding]:
     if pairs[0].ordered:
         found["ks_statistic"] = ks(before, now)
         found["ks_pvalue"] = ks_pvalue(found["ks_statistic"], n, m)
-    evalues = log_evalues(before, now)
+    evalues, pvalues = log_evalues(before, now), drift_pvalue(before, now).tolist()
     columns = {name: values.tolist() for name, values in found.items()}
     findings = []
     for place, pair in enumerate(pairs):
@@ -180,6 +182,7 @@ def _computed(pairs: Sequence[_Pair]) -> list[Finding]:
                 pair.current.samples,
                 pair.reference.samples,
                 {name: value for name, value in statistics.items() if not math.isnan(value)},
+                pvalues[place],
                 math.nan,
                 evalues[:, place],
             )
@@ -206,7 +209,7 @@ def _adjusted(findings: list[Finding]) -> list[Finding]:
     for place, one in enumerate(findings):
         families[one.comparison.key.service, one.comparison.key.model, one.comparison.baseline].append(place)
     for places in families.values():
-        pvalues = benjamini_hochberg([findings[place].statistics.get("psi_pvalue", math.nan) for place in places])
+        pvalues = benjamini_hochberg([findings[place].pvalue for place in places])
         for place, pvalue in zip(places, pvalues.tolist(), strict=True):
             findings[place] = findings[place]._replace(adjusted=pvalue)
     return findings

@@ -25,7 +25,7 @@ class Pooled(NamedTuple):
     bins: NDArray[np.int64]
 
 
-def pooled(reference: ArrayLike, current: ArrayLike, enough: float = ENOUGH) -> Pooled:
+def pooled(reference: ArrayLike, current: ArrayLike, enough: ArrayLike = ENOUGH) -> Pooled:
     """Put adjacent bins together, from the first on, until in each at least `enough` is expected of the smaller sample.
 
     What is left at the end goes to the last bin. What is expected follows from both samples together, so that which
@@ -34,7 +34,7 @@ def pooled(reference: ArrayLike, current: ArrayLike, enough: float = ENOUGH) -> 
     Args:
         reference: counts of shape (..., bins).
         current: the same, over the same bins.
-        enough: observations expected in the smaller of the two.
+        enough: observations expected in the smaller of the two, of shape (...).
 
     Raises:
         ValueError: counts are wrong, or of different bins.
@@ -43,6 +43,7 @@ def pooled(reference: ArrayLike, current: ArrayLike, enough: float = ENOUGH) -> 
     shape, count = before.shape[:-1], before.shape[-1]
     before, now = before.reshape(-1, count), now.reshape(-1, count)
     both = before + now
+    least = np.broadcast_to(np.asarray(enough, dtype=np.float64), shape).reshape(-1)
     n, m = before.sum(axis=-1), now.sum(axis=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         part = np.where(n + m > 0, np.minimum(n, m) / (n + m), 0.0)
@@ -52,11 +53,11 @@ def pooled(reference: ArrayLike, current: ArrayLike, enough: float = ENOUGH) -> 
     # Which pooled bin each bin goes to: a new one is begun when the one before has enough.
     target = np.empty(both.shape, dtype=np.int64)
     for bin_ in range(count):
-        full = held * part >= enough
+        full = held * part >= least
         place, held = place + full, np.where(full, 0.0, held) + both[:, bin_]
         target[:, bin_] = place
     # The last one may not have enough.
-    last = np.where((held * part < enough) & (place > 0), place - 1, place)
+    last = np.where((held * part < least) & (place > 0), place - 1, place)
     target = np.minimum(target, last[:, None])
     outcome = []
     for counts in (before, now):
