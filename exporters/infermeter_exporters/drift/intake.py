@@ -233,6 +233,9 @@ class Kept:
     def require_fresh(self, end: float) -> None:
         """What was sent is all there is."""
 
+    def close(self) -> None:
+        """There is nothing to be closed."""
+
     def feed(self, end: threading.Event) -> None:
         """Fetch until `end` is set."""
         if self._feeder is not None:

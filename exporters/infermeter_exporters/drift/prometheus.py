@@ -100,12 +100,10 @@ class Prometheus:
             SourceError: none has, although one has an older one: what is asked does not get any new data.
         """
         for family in self._families:
-            series = f"{family.metric}_count{_selector(family)}" if family.kind == "classic" else _native_series(family)
-            if self._vector(f"count({series})", end):
+            if self._vector(f"count({_one_series(family)})", end):
                 return
         for family in self._families:
-            series = f"{family.metric}_count{_selector(family)}" if family.kind == "classic" else _native_series(family)
-            if self._vector(f"count(present_over_time({series}[1h]))", end):
+            if self._vector(f"count(present_over_time({_one_series(family)}[1h]))", end):
                 raise SourceError("stale", f"{self.name}: no histogram has a sample of the last five minutes")
 
     def _classic(self, family: Family, end: float, window: str) -> dict[Key, Histogram]:
@@ -163,11 +161,11 @@ class Prometheus:
                 "api/v1/query", data={"query": query, "time": f"{moment:.3f}", "timeout": f"{self._access.timeout:g}s"}
             )
         except (httpx.HTTPError, OSError) as error:
-            self._disconnect()
+            self.close()
             text = f"{self.name}: {self._access.url} does not answer: {str(error) or type(error).__name__}"
             raise SourceError("unreachable", text) from error
         if answer.status_code >= _BAD_REQUEST:
-            self._disconnect()  # secrets may have changed
+            self.close()  # secrets may have changed
         try:
             content = json.loads(answer.content)
             if content["status"] != "success":
@@ -206,7 +204,8 @@ class Prometheus:
                 ) from error
         return self._client
 
-    def _disconnect(self) -> None:
+    def close(self) -> None:
+        """End the connection."""
         if self._client is not None:
             self._client.close()
             self._client = None
@@ -218,6 +217,14 @@ def _selector(family: Family) -> str:
 
 def _native_series(family: Family) -> str:
     return family.metric + _selector(family)
+
+
+def _one_series(family: Family) -> str:
+    """One for each histogram."""
+    if family.kind == "native":
+        return _native_series(family)
+    matchers = ", ".join(filter(None, (family.match, 'le="+Inf"')))
+    return f"{family.metric}_bucket{{{matchers}}}"
 
 
 def _number(value: Any) -> float:

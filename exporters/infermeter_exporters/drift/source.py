@@ -50,5 +50,8 @@ class Source(Protocol):
             SourceError: it is, or it cannot answer.
         """
 
+    def close(self) -> None:
+        """End what was opened; it opens again when it is asked again."""
+
     def feed(self, end: threading.Event) -> None:
         """Fetch what it has to fetch by itself, until `end` is set; returns at once if there is nothing to fetch."""

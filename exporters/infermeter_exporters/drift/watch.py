@@ -117,6 +117,8 @@ class Watch:
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(patience)
+        if not any(thread.is_alive() for thread in self._threads):
+            self.source.close()
 
     def fresh(self, now: float) -> bool:
         """Whether statistics are new enough to be shown."""
