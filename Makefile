@@ -82,7 +82,7 @@ test-shared: system
 # Processes that are killed while they record: two hundred instead of some.
 test-kills:
 	INFERMETER_KILLS=200 ./.ci/test $(PYTHON) tests/instrumentation/test_segments.py tests/instrumentation/test_kill.py \
-		tests/instrumentation/test_killed_recorders.py
+		tests/instrumentation/test_killed_recorders.py tests/drift/test_kill.py
 
 # Four minutes in which everything happens to GPUs that may, instead of half a minute; ten times faster than it would.
 test-chaos: system

@@ -267,7 +267,9 @@ def test_answers_that_make_no_sense(status: int, body: bytes, reason: str) -> No
 
 def test_numbers_that_are_none() -> None:
     """A histogram with NaN in it is left out, as is one without an infinite bound."""
-    bad = [{"metric": {"service": "s", "le": le}, "value": [1, value]} for le, value in (("1", "NaN"), ("+Inf", "3"))]
+    bad: list[dict[str, object]] = [
+        {"metric": {"service": "s", "le": le}, "value": [1, value]} for le, value in (("1", "NaN"), ("+Inf", "3"))
+    ]
     with answering(200, vector(*bad)) as address:
         assert counted(address) == {}
     with answering(200, vector({"metric": {"service": "s", "le": "1"}, "value": [1, "2"]})) as address:

@@ -42,7 +42,7 @@ class Setup:
         webhook = config.trigger.webhook
         if webhook is not None and config.trigger.secret_file:
             webhook = webhook._replace(secret=_secret(config.trigger.secret_file))
-        self.sender = Sender(self.store, webhook, triggers.post) if webhook is not None else None
+        self.sender = Sender(self.store, webhook) if webhook is not None else None
         self.policy = Policy(config.gates, config.trigger.cooldown, webhook is not None)
         self.intakes: dict[str, Intake] = {}
         self.slots: dict[str, tuple[Slots, float]] = {}

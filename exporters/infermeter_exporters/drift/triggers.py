@@ -133,19 +133,22 @@ def by_state(transaction: Transaction) -> dict[str, float]:
 _BY_STATE = "SELECT state, COUNT(*) FROM triggers GROUP BY state"
 
 
+Post = Callable[[bytes, dict[str, str]], int]
+
+
 class Sender:
     """Sends triggers in a thread of its own.
 
     Args:
         store: where they are.
         webhook: who is told.
-        post: how: gives a status, and raises `Unreached` or any other error.
+        post: how: gives a status, and raises `Unreached` or any other error; by default that of `poster`.
     """
 
-    def __init__(self, store: Store, webhook: Webhook, post: "Callable[[Webhook, bytes, dict[str, str]], int]") -> None:
+    def __init__(self, store: Store, webhook: Webhook, post: Post | None = None) -> None:
         self._store = store
         self._webhook = webhook
-        self._post = post
+        self._post = post or poster(webhook)
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="triggers", daemon=True)
 
@@ -199,7 +202,7 @@ class Sender:
 
     def _sent(self, identity: str, body: bytes, attempts: int) -> str:
         try:
-            status = self._post(self._webhook, body, headers(self._webhook.secret, identity, body, int(time.time())))
+            status = self._post(body, headers(self._webhook.secret, identity, body, int(time.time())))
         except Unreached as error:
             log.warning("trigger %s could not be sent: %s", identity, error)
             return "waiting" if attempts < _MOST_ATTEMPTS else "given_up"
@@ -236,16 +239,21 @@ def headers(secret: bytes, identity: str, body: bytes, moment: int) -> dict[str,
     return found
 
 
-def post(webhook: Webhook, body: bytes, given: dict[str, str]) -> int:
-    """Send a message by HTTP; gives the status.
+def poster(webhook: Webhook) -> Post:
+    """What sends messages by HTTP, and gives their status; made before a message is marked as being sent.
 
-    Raises:
-        Unreached: nobody can have read anything of it.
+    It raises `Unreached` where nobody can have read anything. Each message has a connection of its own: of one that
+    idled, nobody knows whether the other side has closed it.
     """
     import httpx  # noqa: PLC0415  (only who has a webhook pays for it)
 
-    try:
-        with httpx.Client(timeout=webhook.timeout, follow_redirects=False) as client:
-            return client.post(webhook.url, content=body, headers=given).status_code
-    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        raise Unreached(str(error) or "no connection within the timeout") from error
+    verified = httpx.create_ssl_context()
+
+    def post(body: bytes, given: dict[str, str]) -> int:
+        try:
+            with httpx.Client(timeout=webhook.timeout, follow_redirects=False, verify=verified) as client:
+                return client.post(webhook.url, content=body, headers=given).status_code
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise Unreached(str(error) or "no connection within the timeout") from error
+
+    return post
