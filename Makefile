@@ -54,6 +54,7 @@ bench: $(VENV)/ready $(PEERS)/ready system
 	$(BIN)/python -m benchmarks.requests --check
 	$(BIN)/python -m benchmarks.integrations --check
 	$(BIN)/python -m benchmarks.gpu_exporter --check
+	$(BIN)/python -m benchmarks.drift_prometheus --check
 	$(PEERS)/bin/python -m benchmarks.drift --check
 	$(PEERS)/bin/python -m benchmarks.drift_calibration --check
 	$(BIN)/python -m benchmarks.gpu_benchmark demo/detector.onnx --seconds 1

@@ -94,7 +94,7 @@ FAMILIES: dict[str, Family] = by_name(
     _exporter(
         "evaluation_duration_seconds",
         "gauge",
-        "Seconds of the last evaluation: waiting for the source, in statistics, in the store.",
+        "Seconds of the last evaluation: waiting for the source, reading its answers, statistics, the store.",
         ("source", "part"),
     ),
     _exporter("windows_total", "counter", "Windows that ended, decided or skipped as too old.", ("source", "outcome")),

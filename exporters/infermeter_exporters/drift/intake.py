@@ -217,6 +217,7 @@ class Kept:
         self._store = store
         self._slots = slots
         self._feeder = feeder
+        self.waited = 0.0
 
     def counted(self, begin: float, end: float) -> Any:
         """What was observed from `begin` on and before `end`.

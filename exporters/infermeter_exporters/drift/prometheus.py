@@ -4,8 +4,9 @@ import json
 import math
 import ssl
 import threading
+import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -77,6 +78,7 @@ class Prometheus:
         self._access = access
         self._families = families
         self._client: httpx.Client | None = None
+        self.waited = 0.0
 
     def feed(self, end: threading.Event) -> None:
         """There is nothing to be fetched."""
@@ -108,30 +110,39 @@ class Prometheus:
 
     def _classic(self, family: Family, end: float, window: str) -> dict[Key, Histogram]:
         buckets = f"{family.metric}_bucket{_selector(family)}[{window}]"
-        by = ", ".join(filter(None, (family.service, family.model, "le")))
-        values = self._vector(f"sum by ({by}) (increase({buckets}))", end)
-        instances = self._vector(f"count by ({by}) (present_over_time({buckets}))", end)
-        numbers: dict[tuple[str, str], dict[float, float]] = defaultdict(dict)
-        for labels, number in instances:
-            bounds = numbers[labels.get(family.service, ""), labels.get(family.model, "")]
-            bound = self._bound(labels, family)
-            bounds[bound] = bounds.get(bound, 0.0) + _number(number)
-        series: dict[tuple[str, str], dict[float, float]] = defaultdict(dict)
-        for labels, number in values:
-            owner = labels.get(family.service, ""), labels.get(family.model, "")
-            # Releases write 1 and 1.0: series of the same bound are one.
-            bound = self._bound(labels, family)
-            bounds = series[owner]
-            bounds[bound] = bounds.get(bound, 0.0) + _number(number)
+        by = ", ".join(filter(None, (family.service, family.model)))
+        values = self._by_owner(self._vector(f"sum by ({by}, le) (increase({buckets}))", end), family)
+        instances = f"count by ({by}, le) (present_over_time({buckets}))"
+        of_owner = (
+            f"group_left () (count by ({by}) (present_over_time({family.metric}_bucket{_infinite(family)}[{window}])))"
+        )
+        # Nearly always all instances have all bounds, and there is nothing to be read of this.
+        uneven = self._vector(f"{instances} != on ({by}) {of_owner}", end)
+        numbers = self._by_owner(self._vector(instances, end), family) if uneven else {}
         found = {}
-        for owner, cumulative in series.items():
-            of_owner = numbers[owner]
-            everywhere = of_owner.get(math.inf, 0.0)
-            kept = sorted(bound for bound in cumulative if of_owner.get(bound) == everywhere)
-            if len(kept) > 1 and kept[-1] == math.inf and owner[0]:
-                counts = [cumulative[bound] for bound in kept]
-                if all(map(math.isfinite, counts)):
-                    found[Key(*owner, family.metric)] = from_cumulative(kept, counts)
+        for owner, cumulative in values.items():
+            bounds = set(cumulative)
+            if owner in numbers:
+                of_bound = numbers[owner]
+                bounds = {bound for bound in bounds if of_bound.get(bound) == of_bound.get(math.inf)}
+            kept = sorted(bounds)
+            counts = [cumulative[bound] for bound in kept]
+            if owner[0] and len(kept) > 1 and kept[-1] == math.inf and all(map(math.isfinite, counts)):
+                found[Key(*owner, family.metric)] = from_cumulative(kept, counts)
+        return found
+
+    def _by_owner(self, series: Iterable[Any], family: Family) -> dict[tuple[str, str], dict[float, float]]:
+        """Values by service and model, and by bound: releases write 1 and 1.0, which is the same."""
+        found: dict[tuple[str, str], dict[float, float]] = defaultdict(dict)
+        known: dict[str, float] = {}
+        service, model = family.service, family.model
+        for labels, number in series:
+            text = labels.get("le", "")
+            bound = known.get(text)
+            if bound is None:
+                bound = known[text] = self._bound(text, family)
+            bounds = found[labels.get(service, ""), labels.get(model, "")]
+            bounds[bound] = bounds.get(bound, 0.0) + float(number)
         return found
 
     def _native(self, family: Family, end: float, window: str) -> dict[Key, Histogram]:
@@ -147,15 +158,16 @@ class Prometheus:
                 found[Key(*owner, family.metric)] = from_native(buckets)
         return found
 
-    def _bound(self, labels: Mapping[str, str], family: Family) -> float:
+    def _bound(self, text: str, family: Family) -> float:
         try:
-            return float(labels["le"])
-        except (KeyError, ValueError) as error:
-            text = f"{self.name}: {family.metric}_bucket has the bound {labels.get('le')!r}, expected a number"
-            raise SourceError("invalid", text) from error
+            return float(text)
+        except ValueError as error:
+            said = f"{self.name}: {family.metric}_bucket has the bound {text!r}, expected a number"
+            raise SourceError("invalid", said) from error
 
     def _vector(self, query: str, moment: float) -> list[tuple[dict[str, str], Any]]:
         """Labels and value of each series of an answer; the value of a native histogram is a mapping."""
+        began = time.monotonic()
         try:
             answer = self._connected().post(
                 "api/v1/query", data={"query": query, "time": f"{moment:.3f}", "timeout": f"{self._access.timeout:g}s"}
@@ -164,6 +176,8 @@ class Prometheus:
             self.close()
             text = f"{self.name}: {self._access.url} does not answer: {str(error) or type(error).__name__}"
             raise SourceError("unreachable", text) from error
+        finally:
+            self.waited += time.monotonic() - began
         if answer.status_code >= _BAD_REQUEST:
             self.close()  # secrets may have changed
         try:
@@ -221,14 +235,11 @@ def _native_series(family: Family) -> str:
 
 def _one_series(family: Family) -> str:
     """One for each histogram."""
-    if family.kind == "native":
-        return _native_series(family)
-    matchers = ", ".join(filter(None, (family.match, 'le="+Inf"')))
-    return f"{family.metric}_bucket{{{matchers}}}"
+    return _native_series(family) if family.kind == "native" else f"{family.metric}_bucket{_infinite(family)}"
 
 
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, str) else math.nan
+def _infinite(family: Family) -> str:
+    return "{" + ", ".join(filter(None, (family.match, 'le="+Inf"'))) + "}"
 
 
 def _secret(path: str) -> str:

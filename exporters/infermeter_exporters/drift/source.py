@@ -31,10 +31,12 @@ class Source(Protocol):
     Attributes:
         name: as in the configuration; unique.
         baselines: what its windows are compared with: `seasonal`, `previous`, or the name of a reference.
+        waited: seconds for which others were waited for, since it was made.
     """
 
     name: str
     baselines: Sequence[str]
+    waited: float
 
     def counted(self, begin: float, end: float) -> Mapping[Key, Histogram]:
         """What was observed after `begin` and up to `end`, in seconds since 1970.

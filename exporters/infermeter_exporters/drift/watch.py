@@ -26,7 +26,7 @@ _MOST_BEHIND = 200
 """Windows that are decided after the fact; older ones are skipped."""
 _FRESH = 3
 """Evaluations that may be missed before statistics are not shown any more."""
-_PARTS = ("source", "statistics", "store")
+_PARTS = ("waiting", "reading", "statistics", "store")
 
 
 class Timing(NamedTuple):
@@ -122,7 +122,8 @@ class Watch:
 
     def fresh(self, now: float) -> bool:
         """Whether statistics are new enough to be shown."""
-        return now - self.shown.ended <= _FRESH * self._timing.interval + self._timing.delay + self._took["source"]
+        took = self._took["waiting"] + self._took["reading"]
+        return now - self.shown.ended <= _FRESH * self._timing.interval + self._timing.delay + took
 
     def evaluate(self, now: float) -> None:
         """Decide windows that ended and were not decided, and evaluate the newest period.
@@ -220,11 +221,12 @@ class Watch:
         return [newest - place * window for place in reversed(range(behind))]
 
     def _found(self, end: float, took: dict[str, float]) -> list[Finding]:
-        began = time.monotonic()
+        began, before = time.monotonic(), self.source.waited
         comparisons = list(self._comparisons(end))
-        then = time.monotonic()
+        then, waited = time.monotonic(), self.source.waited - before
         found = evaluated(comparisons, self._policy.gates)
-        took["source"] += then - began
+        took["waiting"] += waited
+        took["reading"] += then - began - waited
         took["statistics"] += time.monotonic() - then
         return found
 
