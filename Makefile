@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PEERS := .venv-peers
 SOURCES := pyproject.toml instrumentation/infermeter/version.py
 
-.PHONY: demo test lint bench docs test-all test-pythons test-oldest test-frameworks test-shared test-kills test-images test-chaos system
+.PHONY: demo test lint bench docs test-all test-pythons test-oldest test-frameworks test-shared test-kills test-images test-chaos test-drift system
 
 # The environment for working on the code: the library is editable in it.
 $(VENV)/ready: $(SOURCES)
@@ -89,4 +89,8 @@ test-kills:
 test-chaos: system
 	INFERMETER_CHAOS=240 ./.ci/test $(PYTHON) tests/gpu/test_chaos.py -s
 
-test-all: lint test test-chaos test-shared test-pythons test-oldest test-frameworks test-kills test-images bench
+# Night falls on the demo's camera, and the drift exporter says so.
+test-drift: system
+	INFERMETER_DEMO_DRIFT=1 ./.ci/test $(PYTHON) tests/drift/test_demo.py -s
+
+test-all: lint test test-chaos test-drift test-shared test-pythons test-oldest test-frameworks test-kills test-images bench
