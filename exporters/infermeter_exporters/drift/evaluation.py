@@ -91,7 +91,7 @@ def evaluated(comparisons: Iterable[Comparison], gates: Gates) -> list[Finding]:
         pair = _pair(place, comparison)
         if isinstance(pair, _Pair) and not gates.enough(min(pair.before.sum(), pair.now.sum()), len(pair.now)):
             status: Status = "insufficient" if pair.before.sum() else "no_baseline"
-            findings.append(_nothing(comparison, status))
+            findings.append(_nothing(comparison, status, len(pair.now)))
         elif isinstance(pair, _Pair):
             findings.append(None)
             groups[len(pair.now), pair.ordered].append(pair)
@@ -136,11 +136,10 @@ def _pair(place: int, comparison: Comparison) -> _Pair | Status:
     return _Pair(place, comparison, before, now, cut[0], cut[1], ordered)
 
 
-def _nothing(comparison: Comparison, status: Status) -> Finding:
+def _nothing(comparison: Comparison, status: Status, bins: int = 0) -> Finding:
     samples = [0.0 if one is None else one.samples for one in (comparison.current, comparison.reference)]
     current = comparison.current
     ratios = _ratios(current) if current is not None and comparison.reference is not None else {}
-    bins = current.layout.bins if current is not None else 0
     return Finding(comparison, status, bins, samples[0], samples[1], ratios, math.nan, math.nan, None)
 
 
