@@ -73,6 +73,7 @@ ORDER = (
     "drift.wilson",
     "drift.estimated_accuracy",
     "drift.evidence",
+    "drift.embeddings",
     "drift.bins",
     "drift.decision",
     "drift.promql",
