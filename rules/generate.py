@@ -5,15 +5,15 @@ from pathlib import Path
 
 import yaml
 
-from rules import drift, inference
+from rules import drift, drift_exporter, inference
 from rules.rule import Alert, Group, RuleFile, Threshold, runbook, table
 
 ROOT = Path(__file__).resolve().parent.parent
 RULES = ROOT / "rules"
 PAGE = ROOT / "docs" / "alerts.md"
-FILES = (inference.FILE, drift.FILE)
+FILES = (inference.FILE, drift.FILE, drift_exporter.FILE)
 
-HEAD = "# Generated from rules/thresholds.yaml and rules/{name}.py by `make docs`: edit there.\n"
+HEAD = "# Generated from rules/thresholds.yaml and rules/{module}.py by `make docs`: edit there.\n"
 PAGE_HEAD = """<!-- Generated from rules/thresholds.yaml and rules/*.py by `make docs`: edit there. -->
 
 # Alerts and recorded series
@@ -45,7 +45,8 @@ def written(name: str, content: object) -> str:
     """The text of a file of rules or of their test, an empty line before each."""
     text = yaml.dump(content, Dumper=Blocks, sort_keys=False, width=1 << 20)
     text = re.sub(r"\n( *- (?:alert|record|name):)", r"\n\n\1", text)
-    return HEAD.format(name=name) + re.sub(r"^(groups|tests):\n\n", r"\1:\n", text, flags=re.MULTILINE)
+    head = HEAD.format(module=name.replace("-", "_"))
+    return head + re.sub(r"^(groups|tests):\n\n", r"\1:\n", text, flags=re.MULTILINE)
 
 
 def rule(alert: Alert, row: Threshold) -> dict[str, object]:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from infermeter.catalogue import FAMILIES
+from infermeter_exporters.drift.catalogue import FAMILIES as DRIFT
+from infermeter_exporters.gpu.catalogue import FAMILIES as GPU
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,8 +59,9 @@ def program() -> str:
 
 @pytest.fixture(scope="session")
 def exposed() -> set[str]:
-    """The names that the library's families have in Prometheus."""
-    return {name + suffix for name, family in FAMILIES.items() for suffix in SUFFIXES.get(family.kind, ("",))}
+    """The names that the families of the library and of the exporters have in Prometheus."""
+    library = {name + suffix for name, family in FAMILIES.items() for suffix in SUFFIXES.get(family.kind, ("",))}
+    return library | DRIFT.keys() | GPU.keys()
 
 
 @pytest.fixture(scope="session")
@@ -94,7 +97,7 @@ def run_demo(folder: Path) -> Iterator[dict[str, str]]:
     if missing:
         reason = f"not installed, which the demo needs: {', '.join(missing)}"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    names = [*(service.name for service in SERVICES), "GPUs", "Prometheus"]
+    names = [*(service.name for service in SERVICES), "GPUs", "Prometheus", "drift"]
     ports = [f"--{name.lower()}-port=0" for name in names]
     environment = {**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
     with (folder / "said").open("wb") as said:

@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,9 +19,10 @@ def seconds(text: object, where: str) -> float:
         ConfigError: it is none.
     """
     found = _DURATION.fullmatch(text) if isinstance(text, str) else None
-    if found is None or not float(found[1]):
+    made = float(found[1]) * _UNITS[found[2]] if found is not None else 0.0
+    if not 0 < made < math.inf:
         raise ConfigError(f"{where} is {text!r}, expected a time, for example 30s, 5m or 1w")
-    return float(found[1]) * _UNITS[found[2]]
+    return made
 
 
 class Mapping:
@@ -47,8 +49,8 @@ class Mapping:
         self._content = content
 
     def at(self, key: str) -> str:
-        """A key, as it stands in a sentence."""
-        return f"{self.where}: {key}" if self.where.endswith((".yml", ".yaml")) else f"{self.where}.{key}"
+        """A key, as it stands in a sentence: after the file, and from the second one on after that it is in."""
+        return f"{self.where}.{key}" if ": " in self.where else f"{self.where}: {key}"
 
     def has(self, key: str) -> bool:
         """Whether something is there."""
@@ -65,15 +67,20 @@ class Mapping:
 
     def choice(self, key: str, choices: Sequence[str], default: str | None = None) -> str:
         """One of some words."""
-        found = self.text(key, default)
-        if found not in choices:
+        found = self._content.get(key)
+        if found is None:
+            found = default
+        if not isinstance(found, str) or found not in choices:
             raise ConfigError(f"{self.at(key)} is {found!r}, expected one of {', '.join(choices)}")
         return found
 
     def number(self, key: str, default: float, least: float = 0.0, most: float = math.inf) -> float:
-        """A number within limits."""
-        found = self._content.get(key, default)
-        if isinstance(found, bool) or not isinstance(found, int | float) or not least <= found <= most:
+        """A number within limits; an infinite one is none."""
+        found = self._content.get(key)
+        if found is None:
+            return float(default)
+        highest = min(most, sys.float_info.max)
+        if isinstance(found, bool) or not isinstance(found, int | float) or not least <= found <= highest:
             limits = f"from {least:g} on" if most == math.inf else f"from {least:g} to {most:g}"
             raise ConfigError(f"{self.at(key)} is {found!r}, expected a number {limits}")
         return float(found)
@@ -104,7 +111,9 @@ class Mapping:
 
     def pairs(self, key: str) -> dict[str, str]:
         """A mapping of any texts to texts."""
-        found = self._content.get(key) or {}
+        found = self._content.get(key)
+        if found is None:
+            return {}
         if not isinstance(found, dict) or not all(isinstance(one, str) for pair in found.items() for one in pair):
             raise ConfigError(f"{self.at(key)} is {found!r}, expected a mapping of texts to texts")
         return found
@@ -135,6 +144,7 @@ def loaded(path: str) -> object:
             return yaml.safe_load(file)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # A ValueError is of a text that looks like a date or a number and is none, or of bytes that are no text.
         problem = " ".join(str(error).split())
         raise ConfigError(f"{path} is not YAML: {problem}") from error

@@ -27,7 +27,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-PORTS = ("--face-detection-port", "0", "--object-detection-port", "0", "--gpus-port", "0", "--prometheus-port", "0")
+PORTS = (
+    "--face-detection-port",
+    "0",
+    "--object-detection-port",
+    "0",
+    "--gpus-port",
+    "0",
+    "--prometheus-port",
+    "0",
+    "--drift-port",
+    "0",
+)
 SERVICES = {"face-detection": "centerface", "object-detection": "scenes-s"}
 SECONDS = 60
 """Nothing here takes a quarter of that; a demo that hangs fails the test."""
@@ -140,7 +151,7 @@ def test_a_signal_ends_the_demo_and_all_it_started(tmp_path: Path, number: signa
         demo.send_signal(number)
         _, errors = demo.communicate(timeout=SECONDS)
 
-    assert len(started) == len(SERVICES) + 1 + (shutil.which("prometheus") is not None)
+    assert len(started) == len(SERVICES) + 1 + 2 * (shutil.which("prometheus") is not None)
     assert (demo.returncode, errors) == (0, "")
     assert gone(started, seconds=0)
     assert list(tmp_path.iterdir()) == []

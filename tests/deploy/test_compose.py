@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from demo.services import SERVICES
+from rules.rule import table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -294,36 +295,70 @@ def ready(client: httpx.Client) -> bool:
         return False
 
 
-def test_a_critical_alert_silences_its_warning_and_no_other(tmp_path: Path) -> None:
-    """A real Alertmanager: the same alert of the same service and model is inhibited, that of another model is not."""
-    firing = [
-        ("critical", "face-detection", "centerface"),
-        ("warning", "face-detection", "centerface"),
-        ("warning", "face-detection", "retinaface"),
-        ("warning", "object-detection", "centerface"),
-    ]
+Labels = tuple[tuple[str, str], ...]
+
+
+def states(folder: Path, expected: dict[Labels, str]) -> dict[Labels, str]:
+    """What a real Alertmanager makes of alerts, by their labels: those that are expected, as soon as it is so."""
     now = datetime.now(UTC).isoformat()
-    alerts = [
-        {
-            "labels": {"alertname": "InferenceLatencyHigh", "severity": severity, "service": service, "model": model},
-            "startsAt": now,
-        }
-        for severity, service, model in firing
-    ]
-    expected = dict(zip(firing, ["active", "suppressed", "active", "active"], strict=True))
-    with alertmanager(tmp_path) as client:
+    seen: dict[Labels, str] = {}
+    with alertmanager(folder) as client:
+        alerts = [{"labels": dict(labels), "startsAt": now} for labels in expected]
         assert client.post("/api/v2/alerts", json=alerts).is_success
-        seen: dict[tuple[str, str, str], str] = {}
         deadline = time.monotonic() + PATIENCE
         while seen != expected and time.monotonic() < deadline:
-            seen = {
-                (alert["labels"]["severity"], alert["labels"]["service"], alert["labels"]["model"]): (
-                    alert["status"]["state"]
-                )
-                for alert in client.get("/api/v2/alerts").json()
-            }
+            answer = client.get("/api/v2/alerts").json()
+            found = {tuple(sorted(alert["labels"].items())): alert["status"]["state"] for alert in answer}
+            seen = {labels: found.get(tuple(sorted(labels)), "") for labels in expected}
             time.sleep(0.02)
-    assert seen == expected
+    return seen
+
+
+def test_a_critical_alert_silences_its_warning_and_no_other(tmp_path: Path) -> None:
+    """The same alert of the same service and model is inhibited, that of another model is not."""
+    firing = {
+        ("critical", "face-detection", "centerface"): "active",
+        ("warning", "face-detection", "centerface"): "suppressed",
+        ("warning", "face-detection", "retinaface"): "active",
+        ("warning", "object-detection", "centerface"): "active",
+    }
+    expected: dict[Labels, str] = {
+        (("alertname", "InferenceLatencyHigh"), ("severity", severity), ("service", service), ("model", model)): state
+        for (severity, service, model), state in firing.items()
+    }
+    assert states(tmp_path, expected) == expected
+
+
+def test_drift_of_a_feature_is_told_by_one_alert(tmp_path: Path) -> None:
+    """By the one that says most of it; what is inhibited inhibits still, and another feature is another matter."""
+    firing = {
+        ("DriftDetected", "warning", "confidence"): "suppressed",
+        ("DriftPsiWarning", "warning", "confidence"): "suppressed",
+        ("DriftPsiWarning", "critical", "confidence"): "suppressed",
+        ("DriftKlCritical", "critical", "confidence"): "active",
+        ("ModelDrift", "warning", "confidence"): "suppressed",
+        ("DriftDetected", "warning", "prediction"): "suppressed",
+        ("DriftPsiWarning", "warning", "prediction"): "active",
+        ("DriftDetected", "warning", "brightness"): "active",
+        ("DriftUnknown", "info", "brightness"): "active",
+        ("DriftUnknown", "info", "sharpness"): "suppressed",
+        ("DriftUnknown", "warning", "sharpness"): "active",
+        ("ModelDrift", "warning", "sharpness"): "active",
+    }
+    owner = (("service", "gate"), ("model", "yolo"), ("baseline", "seasonal"))
+    expected: dict[Labels, str] = {
+        (("alertname", name), ("severity", severity), ("feature", feature), *owner): state
+        for (name, severity, feature), state in firing.items()
+    }
+    assert states(tmp_path, expected) == expected
+
+
+def test_only_alerts_that_there_are_inhibit() -> None:
+    """No rule of inhibition names an alert that is gone."""
+    rules = read(COMPOSE / "alertmanager.yml")["inhibit_rules"]
+    matchers = [one for rule in rules for kind in ("source_matchers", "target_matchers") for one in rule[kind]]
+    names = {name for one in matchers if one.startswith("alertname") for name in one.split('"')[1].split("|")}
+    assert names - set(table()) == set()
 
 
 def dashboards() -> list[dict[str, Any]]:

@@ -54,6 +54,7 @@ class Known:
     """A source whose windows are known: of twenty, the first ten are as always, and the others differ."""
 
     name = "known"
+    learn = 0
     waited = 0.0
     baselines: Sequence[str] = ("previous",)
 

@@ -33,6 +33,7 @@ class Told:
     """A source that has what it was told of each period, and otherwise the usual; it can fail."""
 
     name = "told"
+    learn = 0
     waited = 0.0
 
     def __init__(self, *given: str) -> None:
@@ -160,6 +161,22 @@ def test_named_references(store: Store) -> None:
         assert baselines.write(transaction, "told", "golden", new, (1150, 1160), 1160) == 3
     watch.evaluate(1205)
     assert [one.status for one in watch.shown.findings] == ["no_baseline"]
+
+
+def test_the_first_window_may_be_the_reference(store: Store) -> None:
+    """If that is asked for, and it is large enough; later ones change nothing of it."""
+    source = Told("frozen")
+    source.learn = 1000
+    source.periods = {(1140, 1200): (1, 2, 3, 4), (1200, 1260): USUAL, (1260, 1320): OTHER, (1320, 1380): OTHER}
+    watch = Watch(source, store, TIMING, POLICY)
+    found = []
+    for moment in (1205, 1265, 1325, 1385):
+        watch.evaluate(moment)
+        found.append(watch.shown.findings[0].status)
+    assert found == ["no_baseline", "no_baseline", "ok", "ok"]
+    assert state(store, "frozen") == (True, (True,), 1)
+    with store.transaction() as transaction:
+        assert [row[:5] for row in baselines.listed(transaction)] == [("told", "frozen", 1, 1200, 1260)]
 
 
 def test_windows_wait_for_a_source(store: Store) -> None:

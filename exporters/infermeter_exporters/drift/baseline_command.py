@@ -11,7 +11,7 @@ import numpy as np
 from infermeter_exporters.drift import baselines
 from infermeter_exporters.drift.evaluation import Key
 from infermeter_exporters.drift.exporter import add_source_flags, load, source_settings
-from infermeter_exporters.drift.files import read
+from infermeter_exporters.drift.files import columns, read
 from infermeter_exporters.drift.layout import Histogram, cut_anew, learnt
 from infermeter_exporters.drift.samples import SamplesError, Times, Values
 from infermeter_exporters.drift.setup import Setup
@@ -68,6 +68,8 @@ def _create(setup: Setup, options: argparse.Namespace) -> int:
         raise ConfigError(f"--source is {source!r}, expected one of {', '.join(names)}")
     if sum(map(bool, (options.last, options.begin, options.path))) > 1:
         raise ConfigError("more than one of --last, --from and --path is given, expected one")
+    if options.path and options.end:
+        raise ConfigError("--to is given for a --path, of which all rows are taken")
     now = time.time()
     if options.path:
         found = _of_file(options, now)
@@ -87,20 +89,26 @@ def _create(setup: Setup, options: argparse.Namespace) -> int:
 
 
 def _of_file(options: argparse.Namespace, now: float) -> Mapping[Key, Histogram]:
-    columns: dict[Key, list[Values]] = {}
+    parts: dict[Key, list[Values]] = {}
     times = Times(now, -np.inf, np.inf)
-    for part in read(options.path, times, options.service, options.model, by_row=False):
-        for column in part.columns:
-            if not options.feature or column.key.feature == options.feature:
-                columns.setdefault(column.key, []).append(column.values)
+    try:
+        known = columns(options.path)
+        # What a column says is not replaced, but chosen by.
+        service, model = ("" if name in known else getattr(options, name) for name in ("service", "model"))
+        for part in read(options.path, times, service, model, by_row=False):
+            for column in part.columns:
+                if _wanted(column.key, options):
+                    parts.setdefault(column.key, []).append(column.values)
+    except SamplesError as error:
+        raise ConfigError(f"--path is {options.path!r}, of which no reference can be made: {error}") from error
     found = {}
-    for key, parts in columns.items():
-        numbers = [part for part in parts if isinstance(part, np.ndarray)]
-        values: Values = np.concatenate(numbers) if numbers else [word for part in parts for word in part]
+    for key, several in parts.items():
+        numbers = [part for part in several if isinstance(part, np.ndarray)]
+        values: Values = np.concatenate(numbers) if numbers else [word for part in several for word in part]
         try:
             layout = learnt(values)
-        except ValueError as error:
-            raise ConfigError(f"{options.path}: {key.feature}: {error}") from error
+        except ValueError:
+            continue  # nothing was observed of it, as of features of other models in the same table
         found[key] = Histogram(layout, layout.counted(values))
     return found
 

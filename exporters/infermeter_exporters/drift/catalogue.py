@@ -24,7 +24,11 @@ FAMILIES: dict[str, Family] = by_name(
         "effect, significance and size in 2 of 3 windows",
     ),
     Family("drift_detected_total", "counter", "Episodes of drift that began.", SERIES, "rising edges of drift_active"),
-    _of_series("status", "Whether statistics could be made as 1, every other state as 0.", labels=("state",)),
+    _of_series(
+        "status",
+        "The state of the newest window as 1, every other one as 0; ok and constant ones are compared.",
+        labels=("state",),
+    ),
     _of_series(
         "evidence",
         "Natural logarithm of the evidence gathered over windows against no drift, 0 or more; 6.9 is 1000 to 1.",
@@ -49,7 +53,11 @@ FAMILIES: dict[str, Family] = by_name(
     _of_series("tvd", "Total variation distance, the part that moved, 0 to 1.", "Levin, Peres and Wilmer (2017)"),
     _of_series("ks_statistic", "Widest gap between the cumulative distributions, 0 to 1.", "Smirnov (1948)"),
     _of_series("ks_pvalue", "Probability of such a gap without drift, 0 to 1.", "Kolmogorov (1933)"),
-    _of_series("wasserstein", "Wasserstein distance W1, in the unit of the feature.", "Vallender (1974)"),
+    _of_series(
+        "wasserstein",
+        "Wasserstein distance W1, in the unit of the feature; values out of range count as at its end.",
+        "Vallender (1974)",
+    ),
     _of_series("chi2", "Chi-square of homogeneity, bins pooled until 5 are expected in each.", "Pearson (1900)"),
     _of_series("chi2_pvalue", "Probability of such a chi-square without drift, 0 to 1.", "bins pooled"),
     _of_series("samples", "Observations, of the window (current) or the baseline (reference).", "", ("window",)),
@@ -66,14 +74,19 @@ FAMILIES: dict[str, Family] = by_name(
         (*MODEL, "method"),
         "labels joined by id; Guerra and others (2022) on buckets",
     ),
-    Family("model_accuracy", "gauge", "Part of labelled predictions of the last day that was right, 0 to 1.", MODEL),
+    Family(
+        "model_accuracy",
+        "gauge",
+        "Part of labelled predictions of the last day (or labels.window) that was right, 0 to 1.",
+        MODEL,
+    ),
     Family("model_accuracy_lower", "gauge", "Lower bound of 95 % of model_accuracy, 0 to 1.", MODEL, "Wilson (1927)"),
     Family("model_accuracy_upper", "gauge", "Upper bound of 95 % of model_accuracy, 0 to 1.", MODEL, "Wilson (1927)"),
     Family("model_accuracy_labels", "gauge", "Labelled predictions of which model_accuracy is made.", MODEL),
     Family(
         "model_label_coverage_ratio",
         "gauge",
-        "Part of the predictions of the last day that has a label, 0 to 1.",
+        "Part of the predictions of that time that has a label, 0 to 1.",
         MODEL,
     ),
     Family("model_label_lag_seconds", "gauge", "Mean seconds from a prediction to its label.", MODEL),
@@ -99,9 +112,17 @@ FAMILIES: dict[str, Family] = by_name(
     ),
     _exporter("windows_total", "counter", "Windows that ended, decided or skipped as too old.", ("source", "outcome")),
     _exporter(
-        "samples_total", "counter", "Samples that were sent or read, by what became of them.", ("source", "outcome")
+        "samples_total",
+        "counter",
+        "Samples that were taken; messages, files and rows that were not; by what became of them.",
+        ("source", "outcome"),
     ),
-    _exporter("labels_total", "counter", "Labels that were sent, by what became of them.", ("outcome",)),
+    _exporter(
+        "labels_total",
+        "counter",
+        "Labels that were taken, and messages of them that were not, by what became of them.",
+        ("outcome",),
+    ),
     _exporter("exporter_config_last_reload_successful", "gauge", "Whether the configuration could be read, 0 or 1."),
     Family(
         "drift_exporter_build_info",

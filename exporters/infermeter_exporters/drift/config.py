@@ -1,13 +1,16 @@
 """The configuration file of the drift exporter; everything in it has a default, and docs/drift.md shows all of it."""
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Pairs
 from typing import Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from infermeter_exporters.drift.baselines import FROZEN
 from infermeter_exporters.drift.decision import Gates
 from infermeter_exporters.drift.prometheus import Access, Family
+from infermeter_exporters.drift.samples import LONGEST
 from infermeter_exporters.drift.slots import LEARN, MOST_SERIES
 from infermeter_exporters.drift.triggers import Webhook
 from infermeter_exporters.drift.watch import PREVIOUS, SEASONAL, Timing
@@ -22,12 +25,17 @@ _MEBI = 1 << 20
 
 
 class PrometheusSource(NamedTuple):
-    """Histograms of a Prometheus."""
+    """Histograms of a Prometheus.
+
+    Attributes:
+        learn: observations of a window that makes the first version of a named baseline; 0 if none is to.
+    """
 
     name: str
     baselines: Sequence[str]
     access: Access
     families: Sequence[Family]
+    learn: int = 0
 
 
 class PushSource(NamedTuple):
@@ -84,7 +92,7 @@ class SqlSource(NamedTuple):
         watermark: a column that grows, a timestamp or a number; what is above the last one that was seen is new.
         service: of all rows; empty where a column says it.
         model: the same.
-        lag: seconds for which rows may still be written with timestamps of before.
+        lag: seconds for which rows may still be written with a watermark of before.
         every: seconds between two queries.
     """
 
@@ -165,14 +173,10 @@ def parsed(content: object, where: str) -> Config:
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"{found.at('sources')} has {name!r} more than once, expected different names")
-    return Config(
-        found.text("store"),
-        _timing(found),
-        _gates(found),
-        _trigger(found),
-        _labels(found),
-        sources,
-    )
+    if sum(isinstance(one, PushSource) for one in sources) > 1:
+        raise ConfigError(f"{found.at('sources')} has the type 'push' more than once, expected one that is sent to")
+    timing = _timing(found)
+    return Config(found.text("store"), timing, _gates(found), _trigger(found), _labels(found, timing), sources)
 
 
 def _timing(found: Mapping) -> Timing:
@@ -184,7 +188,8 @@ def _timing(found: Mapping) -> Timing:
         found.seconds("season", usual.season),
         found.whole("seasons", usual.seasons, 1, 52),
     )
-    if made.window % made.interval:
+    intervals = made.window / made.interval
+    if intervals < 1 or not math.isclose(intervals, round(intervals), rel_tol=1e-9):
         raise ConfigError(f"{found.at('window')} is {made.window:g} s, expected a whole number of intervals")
     if made.season < made.window:
         raise ConfigError(f"{found.at('season')} is {made.season:g} s, expected at least a window")
@@ -210,20 +215,26 @@ def _gates(found: Mapping) -> Gates:
 def _trigger(found: Mapping) -> Trigger:
     trigger = found.mapping("trigger", ("url", "secret_file", "timeout", "cooldown"))
     cooldown = trigger.seconds("cooldown", Trigger().cooldown)
-    if not trigger.has("url"):
-        return Trigger(None, "", cooldown)
-    webhook = Webhook(_url(trigger, "url", ("http://", "https://")), b"", trigger.seconds("timeout", 10.0))
-    return Trigger(webhook, trigger.text("secret_file"), cooldown)
+    timeout, secret = trigger.seconds("timeout", Webhook("").timeout), trigger.text("secret_file")
+    if trigger.has("url"):
+        return Trigger(Webhook(_url(trigger, "url", _HTTP), timeout=timeout), secret, cooldown)
+    if secret:
+        raise ConfigError(f"{trigger.at('secret_file')} is {secret!r}, expected it together with url")
+    return Trigger(None, "", cooldown)
 
 
-def _labels(found: Mapping) -> LabelSettings:
+def _labels(found: Mapping, timing: Timing) -> LabelSettings:
     labels = found.mapping("labels", ("window", "keep", "most"))
     usual = LabelSettings()
-    return LabelSettings(
-        labels.seconds("window", usual.window),
+    made = LabelSettings(
+        # Predictions are counted by windows of the exporter: a shorter time would have none of them at times.
+        labels.seconds("window", max(usual.window, timing.window)),
         labels.seconds("keep", usual.keep),
         labels.whole("most", usual.most, 1),
     )
+    if made.window < timing.window:
+        raise ConfigError(f"{labels.at('window')} is {made.window:g} s, expected at least a window")
+    return made
 
 
 def _source(content: object, where: str) -> SourceSettings:
@@ -234,7 +245,7 @@ def _source(content: object, where: str) -> SourceSettings:
 def _prometheus(found: Mapping) -> PrometheusSource:
     families = [_family(one, where) for one, where in found.items("histograms")]
     access = Access(
-        _url(found, "url", ("http://", "https://")),
+        _url(found, "url", _HTTP),
         found.seconds("timeout", Access("").timeout),
         found.text("user"),
         found.text("password_file"),
@@ -245,7 +256,8 @@ def _prometheus(found: Mapping) -> PrometheusSource:
     if bool(access.user) != bool(access.password_file):
         raise ConfigError(f"{found.where} has one of user and password_file, expected both or none")
     name, baselines = _common(found, "prometheus", (SEASONAL,))
-    return PrometheusSource(name, baselines, access, families or [Family("detection_confidence")])
+    learn = found.whole("learn", 0)
+    return PrometheusSource(name, baselines, access, families or [Family("detection_confidence")], learn)
 
 
 def _family(content: object, where: str) -> Family:
@@ -261,9 +273,14 @@ def _family(content: object, where: str) -> Family:
 
 def _push(found: Mapping) -> PushSource:
     usual = PushSource()
+    models = found.texts("models")
+    for one in models:
+        service, slash, model = one.partition("/")
+        if not (slash and model) or not _owns(service):
+            raise ConfigError(f"{found.at('models')} has {one!r}, expected a service, a slash and a model")
     return PushSource(
         *_common(found, "push", usual.baselines),
-        found.texts("models"),
+        models,
         found.whole("learn", usual.learn, 100),
         found.whole("features", usual.features, 1),
         found.whole("body", usual.body, 1),
@@ -279,8 +296,8 @@ def _files(found: Mapping) -> FilesSource:
     return FilesSource(
         *_common(found, "files", (FROZEN, PREVIOUS)),
         found.text("path", None),
-        found.text("service"),
-        found.text("model"),
+        _owner(found, "service"),
+        _owner(found, "model"),
         time,
         found.seconds("settle", 5.0),
         found.whole("learn", LEARN, 100),
@@ -298,8 +315,8 @@ def _sql(found: Mapping) -> SqlSource:
         found.text("url_file"),
         found.text("query", None),
         found.text("watermark", None),
-        found.text("service"),
-        found.text("model"),
+        _owner(found, "service"),
+        _owner(found, "model"),
         found.seconds("lag", 10.0),
         found.seconds("every", 30.0),
         found.whole("learn", LEARN, 100),
@@ -320,17 +337,36 @@ def _common(found: Mapping, name: str, baselines: Sequence[str]) -> tuple[str, S
     return name, asked
 
 
+def _owner(found: Mapping, key: str) -> str:
+    owner = found.text(key)
+    if owner and (len(owner) > LONGEST or (key == "service" and not _owns(owner))):
+        raise ConfigError(f"{found.at(key)} is {owner!r}, expected at most {LONGEST} characters, and no _ at first")
+    return owner
+
+
+def _owns(service: str) -> bool:
+    """Whether it is the name of a service; those that begin with _ are ours."""
+    return service != "" and not service.startswith("_")
+
+
 def _url(found: Mapping, key: str, begins: tuple[str, ...]) -> str:
     url = found.text(key, None)
     if not url.startswith(begins):
         raise ConfigError(f"{found.at(key)} is {url!r}, expected one that begins with {' or '.join(begins)}")
+    try:
+        host = begins is not _HTTP or urlsplit(url).hostname
+    except ValueError:  # of an address of IPv6 that is none
+        host = None
+    if not host:
+        raise ConfigError(f"{found.at(key)} is {url!r}, expected one with a host")
     return url
 
 
+_HTTP = ("http://", "https://")
 _KINDS = ("classic", "native")
 _OWN_KEYS: Pairs[str, Sequence[str]] = {
     "prometheus": (
-        "url", "histograms", "timeout", "user", "password_file", "bearer_token_file", "ca_file", "headers",
+        "url", "histograms", "timeout", "user", "password_file", "bearer_token_file", "ca_file", "headers", "learn",
     ),
     "push": ("models", "learn", "features", "body", "samples", "rate"),
     "files": ("path", "service", "model", "time", "settle", "learn", "features"),

@@ -3,6 +3,7 @@
 import glob
 import logging
 import os
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ log = logging.getLogger("infermeter.drift.files")
 _EVERY = 5.0
 _ROWS = 1 << 17
 """Rows that are in memory at a time."""
+_CSV = (".csv", ".csv.gz", ".csv.zst")
+_BLOCK = 1 << 23
+"""Bytes of a CSV file that are."""
 
 
 class Files:
@@ -38,7 +42,7 @@ class Files:
         self._intake = intake
         self._store = store
         self._keep = keep
-        self._complained: set[str] = set()
+        self._complained: set[tuple[str, str]] = set()
 
     def __call__(self, end: threading.Event) -> None:
         """Count files until `end` is set."""
@@ -63,16 +67,32 @@ class Files:
                 return
             try:
                 found = os.stat(path)  # noqa: PTH116
-            except OSError:
+                if not stat.S_ISREG(found.st_mode):
+                    continue  # to open a pipe would wait for who writes to it
+                identity = f"{found.st_size} {found.st_mtime_ns}"
+                before = counted.get(path, "")
+                if before in {identity, _REFUSED + identity}:
+                    continue
+                if before and not before.startswith(_REFUSED):
+                    self._complain(path, "changed", "changed after it was counted, and is not counted again")
+                    continue
+                # Of one that was refused, nothing was counted.
+                if time.time() - found.st_mtime < self._settings.settle:
+                    continue
+                open(path, "rb").close()  # noqa: PTH123  (whether it can be)
+            except FileNotFoundError:
                 continue  # it is gone again
-            identity = f"{found.st_size} {found.st_mtime_ns}"
-            if path in counted:
-                if counted[path] != identity and path not in self._complained:
-                    self._complained.add(path)
-                    self._intake.counts["samples changed"] += 1
-                    log.warning("%s changed after it was counted, and is not counted again: a file is whole", path)
-            elif time.time() - found.st_mtime >= self._settings.settle:
-                self._count(path, identity, found.st_mtime)
+            except OSError as error:
+                self._complain(path, "unreachable", f"cannot be read, and waits: {error.strerror}")
+                continue
+            self._count(path, identity, found.st_mtime)
+
+    def _complain(self, path: str, outcome: str, text: str) -> None:
+        """Say it once."""
+        if (path, outcome) not in self._complained:
+            self._complained.add((path, outcome))
+            self._intake.counts[f"samples {outcome}"] += 1
+            log.warning("%s %s", path, text)
 
     def _count(self, path: str, identity: str, written: float) -> None:
         now = time.time()
@@ -84,13 +104,13 @@ class Files:
                 for found in read(path, times, self._settings.service, self._settings.model, by_row=by_row):
                     self._intake.keep(transaction, found)
                     number += found.number
-                transaction("INSERT INTO files VALUES (?, ?, ?)", self._settings.name, path, identity)
+                transaction(_NOTE, self._settings.name, path, identity)
         except SamplesError as error:
             self._intake.forget()
             self._intake.counts[f"samples {error.reason}"] += 1
             log.warning("%s is not counted: %s", path, error)
             with self._store.transaction() as transaction:  # or it would be read again and again
-                transaction("INSERT INTO files VALUES (?, ?, ?)", self._settings.name, path, identity)
+                transaction(_NOTE, self._settings.name, path, _REFUSED + identity)
         except BaseException:
             self._intake.forget()
             raise
@@ -99,6 +119,9 @@ class Files:
 
 
 _COUNTED = "SELECT path, identity FROM files WHERE source = ?"
+_NOTE = "INSERT INTO files VALUES (?, ?, ?) ON CONFLICT (source, path) DO UPDATE SET identity = excluded.identity"
+_REFUSED = "refused "
+"""Before the identity of a file that could not be counted; if it changes, it is read again."""
 
 
 def read(path: str, times: Times, service: str, model: str, *, by_row: bool) -> Iterator[Samples]:
@@ -114,22 +137,54 @@ def read(path: str, times: Times, service: str, model: str, *, by_row: bool) -> 
     Raises:
         SamplesError: it cannot be read or counted.
     """
+    pa = _pyarrow()
     try:
-        import pyarrow as pa  # noqa: PLC0415  (only who has files pays for it)
-        from pyarrow import csv, parquet  # noqa: PLC0415
-    except ImportError as error:
-        raise SamplesError("malformed", "files need pyarrow: pip install 'infermeter[drift]'") from error
-    try:
-        for table in _tables(path, pa, csv, parquet):
+        for table in _tables(path):
             chosen = table if by_row or "time" not in table.column_names else table.drop_columns(["time"])
             yield from_table(chosen, times, service, model)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise SamplesError("malformed", f"it is no table: {' '.join(str(error).split())[:200]}") from error
+        raise _no_table(error) from error
 
 
-def _tables(path: str, pa: Any, csv: Any, parquet: Any) -> Iterator[Any]:
-    if path.endswith((".csv", ".csv.gz", ".csv.zst")):
-        with csv.open_csv(path) as reader:
+def columns(path: str) -> list[str]:
+    """The names of the columns of a file; errors as of `read`."""
+    pa = _pyarrow()
+    from pyarrow import csv, parquet  # noqa: PLC0415
+
+    try:
+        if path.endswith(_CSV):
+            with csv.open_csv(path) as reader:
+                return list(reader.schema.names)
+        with parquet.ParquetFile(path) as file:
+            return list(file.schema_arrow.names)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _no_table(error) from error
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow  # noqa: PLC0415, ICN001  (only who has files pays for it)
+    except ImportError as error:
+        raise SamplesError("malformed", "files need pyarrow: pip install 'infermeter[drift]'") from error
+    return pyarrow
+
+
+def _no_table(error: Exception) -> SamplesError:
+    return SamplesError("malformed", f"it is no table: {' '.join(str(error).split())[:200]}")
+
+
+def _tables(path: str) -> Iterator[Any]:
+    import pyarrow as pa  # noqa: PLC0415
+    from pyarrow import csv, parquet  # noqa: PLC0415
+
+    if path.endswith(_CSV):
+        # Types are those of the first block. That its numbers are whole says nothing of the others.
+        blocks = csv.ReadOptions(block_size=_BLOCK)
+        with csv.open_csv(path, blocks) as reader:
+            kinds = {field.name: pa.float64() for field in reader.schema if pa.types.is_integer(field.type)}
+        kinds |= dict.fromkeys(("service", "model", "id"), pa.string())
+        wanted = csv.ConvertOptions(column_types=kinds, strings_can_be_null=True)
+        with csv.open_csv(path, blocks, convert_options=wanted) as reader:
             for batch in reader:
                 yield pa.Table.from_batches([batch])
         return

@@ -58,6 +58,7 @@ class Intake:
         self._slots = slots
         self._outcome_slot = outcome_slot
         self._ended = False
+        self._ending = threading.Lock()
         self._waiting: queue.Queue[_Batch | None] = queue.Queue(_MOST_WAITING)
         self._thread = threading.Thread(target=self._run, name=f"{slots.source} intake", daemon=True)
 
@@ -67,7 +68,8 @@ class Intake:
 
     def stop(self) -> None:
         """End; what waits is kept first."""
-        self._ended = True
+        with self._ending:
+            self._ended = True
         if self._thread.is_alive():
             self._waiting.put(None)
             self._thread.join(30)
@@ -102,10 +104,10 @@ class Intake:
         return self._put(name, work)
 
     def keep(self, transaction: Transaction, found: Samples) -> None:
-        """Count samples in a transaction of one's own, which calls `forget` if it does not happen.
+        """Count samples in a transaction of one's own; who has it calls `forget` if it does not happen.
 
         Raises:
-            SamplesError: they cannot be counted.
+            SamplesError: they cannot be counted; nothing has been changed.
         """
         self._slots.add(transaction, found.columns, time.time())
         labels.keep(transaction, found.predictions, self._outcome_slot)
@@ -120,12 +122,13 @@ class Intake:
 
     def _put(self, name: str, work: Work) -> "Future[dict[str, Any]]":
         done: Future[dict[str, Any]] = Future()
-        if self._ended:
-            raise Full
-        try:
-            self._waiting.put_nowait(_Batch(name, work, done))
-        except queue.Full:
-            raise Full from None
+        with self._ending:  # or a batch could come after the last one
+            if self._ended:
+                raise Full
+            try:
+                self._waiting.put_nowait(_Batch(name, work, done))
+            except queue.Full:
+                raise Full from None
         return done
 
     def _run(self) -> None:
@@ -144,10 +147,6 @@ class Intake:
             ended = one is None
             if batches:
                 self._kept(batches)
-        while not self._waiting.empty():  # came at the last moment
-            late = self._waiting.get_nowait()
-            if late is not None:
-                late.done.set_exception(StoreError("the exporter ends"))
 
     def _kept(self, batches: Sequence[_Batch]) -> None:
         answers: list[dict[str, Any] | Exception] = []
@@ -155,9 +154,13 @@ class Intake:
             with self._store.transaction() as transaction:
                 answers.extend(self._answer(transaction, batch) for batch in batches)
         except Exception as error:
-            if not isinstance(error, StoreError):
-                log.exception("batches could not be kept")
             self.forget()
+            if not isinstance(error, StoreError):
+                if len(batches) > 1:  # one of them is to blame, which keeps back none of the others
+                    for batch in batches:
+                        self._kept([batch])
+                    return
+                log.exception("a batch could not be kept")
             answers = [error] * len(batches)
         for batch, answer in zip(batches, answers, strict=True):
             if isinstance(answer, Exception):
@@ -179,7 +182,6 @@ class Intake:
                     transaction("INSERT INTO batches VALUES (?, ?, ?)", *row)
                 return found
         except SamplesError as error:
-            self.forget()
             return error
 
 
@@ -217,6 +219,7 @@ class Kept:
         self._store = store
         self._slots = slots
         self._feeder = feeder
+        self.learn = 0  # that is done where values are counted
         self.waited = 0.0
 
     def counted(self, begin: float, end: float) -> Any:

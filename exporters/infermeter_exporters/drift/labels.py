@@ -2,8 +2,9 @@
 
 import json
 import math
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,6 @@ from infermeter_exporters.drift.samples import Prediction
 from infermeter_exporters.drift.store import Transaction
 from infermeter_exporters.drift.wilson import wilson
 
-_EDGES = np.asarray(CONFIDENCE)
 _BINS = len(CONFIDENCE) + 1
 _AT_ONCE = 200
 _KEEP = "INSERT INTO predictions VALUES {places} ON CONFLICT DO NOTHING RETURNING service, model, id"
@@ -113,19 +113,18 @@ def keep(transaction: Transaction, predictions: Sequence[Prediction], slot: floa
             (service, model, identity)
             for service, model, identity in transaction(statement, *(value for row in rows for value in row))
         }
-    changes: dict[tuple[str, str, float], Outcomes] = defaultdict(_none)
+    changes: dict[tuple[str, str, float], _Change] = defaultdict(_Change)
     for one in predictions:
         who = one.service, one.model, one.id
         if who in fresh:
             fresh.discard(who)
-            where = one.service, one.model, math.floor(one.time / slot) * slot
-            changes[where] = _plus(changes[where], _none()._replace(predictions=1.0, sure=_in_bucket(one.confidence)))
+            changes[one.service, one.model, math.floor(one.time / slot) * slot].made(one.confidence)
     _add(transaction, changes)
 
 
 def join(transaction: Transaction, labels: Sequence[Label], slot: float) -> Joined:
     """Join labels to predictions."""
-    changes: dict[tuple[str, str, float], Outcomes] = defaultdict(_none)
+    changes: dict[tuple[str, str, float], _Change] = defaultdict(_Change)
     joined = unknown = duplicate = 0
     for label in labels:
         who = label.service, label.model, label.id
@@ -136,11 +135,8 @@ def join(transaction: Transaction, labels: Sequence[Label], slot: float) -> Join
             continue
         joined += 1
         seen, prediction, confidence = moved[0]
-        right = float(prediction == label.label)
-        bucket = _in_bucket(confidence)
-        where_to = label.service, label.model, math.floor(seen / slot) * slot
-        change = Outcomes(0.0, 1.0, right, max(label.time - seen, 0.0), np.zeros(_BINS), bucket, right * bucket)
-        changes[where_to] = _plus(changes[where_to], change)
+        change = changes[label.service, label.model, math.floor(seen / slot) * slot]
+        change.labelled(confidence, max(label.time - seen, 0.0), right=prediction == label.label)
     _add(transaction, changes)
     return Joined(joined, unknown, duplicate)
 
@@ -151,8 +147,9 @@ def prune(transaction: Transaction, before: float, most: int) -> None:
     excess = transaction("SELECT COUNT(*) FROM predictions")[0][0] - most
     if excess > 0:
         transaction(
-            "DELETE FROM predictions WHERE seen <= (SELECT seen FROM predictions ORDER BY seen LIMIT 1 OFFSET ?)",
-            excess - 1,
+            "DELETE FROM predictions WHERE (service, model, id) IN"
+            " (SELECT service, model, id FROM predictions ORDER BY seen LIMIT ?)",
+            excess,
         )
 
 
@@ -191,11 +188,31 @@ def _none() -> Outcomes:
     return Outcomes(0.0, 0.0, 0.0, 0.0, np.zeros(_BINS), np.zeros(_BINS), np.zeros(_BINS))
 
 
-def _in_bucket(confidence: float | None) -> Floats:
-    found = np.zeros(_BINS)
-    if confidence is not None:
-        found[int(np.searchsorted(_EDGES, confidence, side="left"))] = 1.0
-    return found
+class _Change:
+    """What is added to outcomes; in place, since there is one of it for many thousands of predictions."""
+
+    def __init__(self) -> None:
+        self.predictions = self.labels = self.right = 0
+        self.lag = 0.0
+        self.sure, self.sure_labelled, self.sure_right = ([0.0] * _BINS for _ in range(3))
+
+    def made(self, confidence: float | None) -> None:
+        self.predictions += 1
+        if confidence is not None:
+            self.sure[bisect_left(CONFIDENCE, confidence)] += 1
+
+    def labelled(self, confidence: float | None, lag: float, *, right: bool) -> None:
+        self.labels += 1
+        self.right += right
+        self.lag += lag
+        if confidence is not None:
+            bucket = bisect_left(CONFIDENCE, confidence)
+            self.sure_labelled[bucket] += 1
+            self.sure_right[bucket] += right
+
+    def outcomes(self) -> Outcomes:
+        buckets = map(np.asarray, (self.sure, self.sure_labelled, self.sure_right))
+        return Outcomes(float(self.predictions), float(self.labels), float(self.right), self.lag, *buckets)
 
 
 def _plus(first: Outcomes, second: Outcomes) -> Outcomes:
@@ -203,8 +220,9 @@ def _plus(first: Outcomes, second: Outcomes) -> Outcomes:
     return Outcomes(*(one + other for one, other in pairs))
 
 
-def _add(transaction: Transaction, changes: dict[tuple[str, str, float], Outcomes]) -> None:
-    for where, change in changes.items():
+def _add(transaction: Transaction, changes: Mapping[tuple[str, str, float], _Change]) -> None:
+    for where, changed in changes.items():
+        change = changed.outcomes()
         before = transaction("SELECT content FROM outcomes WHERE service = ? AND model = ? AND began = ?", *where)
         total = _plus(_read(before[0][0]), change) if before else change
         transaction(

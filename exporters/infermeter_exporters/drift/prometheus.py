@@ -70,11 +70,15 @@ class Prometheus:
         access: how it is asked.
         families: what is watched.
         baselines: with what it is compared.
+        learn: observations of a window that makes the first version of a named one.
     """
 
-    def __init__(self, name: str, access: Access, families: Sequence[Family], baselines: Sequence[str]) -> None:
+    def __init__(
+        self, name: str, access: Access, families: Sequence[Family], baselines: Sequence[str], learn: int = 0
+    ) -> None:
         self.name = name
         self.baselines = baselines
+        self.learn = learn
         self._access = access
         self._families = families
         self._client: httpx.Client | None = None

@@ -88,7 +88,7 @@ class Push:
 
     def _refused(self, what: str, reason: str, status: int, text: str, wait: float = 1.0) -> Response:
         self._intake.counts[f"{what} {reason}"] += 1
-        headers = {"Retry-After": str(math.ceil(wait))} if status in {429, 503} else {}
+        headers = {"Retry-After": str(max(math.ceil(wait), 1))} if status in {429, 503} else {}
         return JSONResponse({"error": text, "reason": reason}, status, headers)
 
     async def _samples(self, request: Request) -> dict[str, Any]:
@@ -97,8 +97,9 @@ class Push:
         async with self._checking:
             found = await asyncio.to_thread(self._parsed, body, kind)
         self._require_models({(one.key.service, one.key.model) for one in found.columns})
+        name = _name(request, "samples")
         self._take(found.number)
-        answer = await _kept(self._intake.samples(found, _name(request, "samples")))
+        answer = await _kept(self._intake.samples(found, name))
         self._intake.counts["samples repeated" if answer.get("repeated") else "samples accepted"] += found.number
         return answer
 
@@ -106,7 +107,8 @@ class Push:
         now, most = time.time(), self._limits.settings.samples
         times = Times(now, now - self._limits.keep, now + _AHEAD)
         if kind in _ARROW:
-            return tables.from_table(_arrow(body, kind), times, most=most)
+            table = tables.read_ipc(body, file=kind.endswith("file"), most=self._limits.settings.body)
+            return tables.from_table(table, times, most=most)
         if kind not in _LINES | _JSON:
             known = ", ".join(sorted(_ARROW | _LINES | _JSON - {""}))
             raise SamplesError("malformed", f"the Content-Type is {kind!r}, expected one of {known}")
@@ -115,15 +117,19 @@ class Push:
     async def _labels(self, request: Request) -> dict[str, Any]:
         body = await self._body(request)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        found = samples.read_json(body, lines=kind in _LINES, most=self._limits.settings.samples)
-        now = time.time()
-        times = Times(now, -math.inf, now + _AHEAD)
-        read = [_label(one, f"labels[{place}]", times) for place, one in enumerate(found)]
-        answer = await _kept(self._intake.labels(read, _name(request, "labels")))
+        async with self._checking:
+            found = await asyncio.to_thread(self._read_labels, body, lines=kind in _LINES)
+        answer = await _kept(self._intake.labels(found, _name(request, "labels")))
         if not answer.get("repeated"):
             for outcome in ("joined", "unknown", "duplicate"):
                 self._intake.counts[f"labels {outcome}"] += answer[outcome]
         return answer
+
+    def _read_labels(self, body: bytes, *, lines: bool) -> list[Label]:
+        found = samples.read_json(body, lines=lines, most=self._limits.settings.samples)
+        now = time.time()
+        times = Times(now, -math.inf, now + _AHEAD)
+        return [_label(one, f"labels[{place}]", times) for place, one in enumerate(found)]
 
     async def _trigger(self, request: Request) -> dict[str, Any]:
         found = samples.read_json(await self._body(request), lines=False, most=1)
@@ -169,23 +175,41 @@ class Push:
         encoding = request.headers.get("content-encoding", "identity").strip().lower()
         if encoding not in {"identity", "gzip"}:
             raise SamplesError("malformed", f"the Content-Encoding is {encoding!r}, expected gzip or none")
-        unpack = zlib.decompressobj(wbits=31) if encoding == "gzip" else None
+        unpack = _Gzip(most) if encoding == "gzip" else None
         parts: list[bytes] = []
         size = received = 0
         async for chunk in request.stream():
             received += len(chunk)
-            part = chunk
-            if unpack is not None:
-                try:
-                    part = unpack.decompress(chunk, most + 1 - size)
-                except zlib.error as error:
-                    raise SamplesError("malformed", f"the body is not gzip: {error}") from error
+            part = chunk if unpack is None else unpack.more(chunk)
             size += len(part)
             if size > most or received > most:
                 raise SamplesError("too_large", f"the body has more than {most} bytes, which is the most")
             parts.append(part)
-        if unpack is not None and not unpack.eof:
+        if unpack is not None and not unpack.complete:
             raise SamplesError("malformed", "the body is not gzip: it ends too early")
+        return b"".join(parts)
+
+
+class _Gzip:
+    """Decompresses one member after the other (RFC 1952), to one byte more than the most at once."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._member = zlib.decompressobj(wbits=31)
+        self.complete = False
+
+    def more(self, chunk: bytes) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while chunk and size <= self._most:
+            if self.complete:
+                self._member = zlib.decompressobj(wbits=31)
+            try:
+                parts.append(self._member.decompress(chunk, self._most + 1 - size))
+            except zlib.error as error:
+                raise SamplesError("malformed", f"the body is not gzip: {error}") from error
+            size += len(parts[-1])
+            self.complete, chunk = self._member.eof, self._member.unused_data
         return b"".join(parts)
 
 
@@ -202,7 +226,9 @@ async def _kept(done: "Future[dict[str, Any]]") -> dict[str, Any]:
 
 def _name(request: Request, what: str) -> str:
     given = request.headers.get("idempotency-key", "")
-    return f"{what} {given[:200]}" if given else ""
+    if len(given) > samples.LONGEST:
+        raise SamplesError("invalid", f"the Idempotency-Key has more than {samples.LONGEST} characters")
+    return f"{what} {given}" if given else ""
 
 
 def _label(found: Any, where: str, times: Times) -> Label:
@@ -212,16 +238,3 @@ def _label(found: Any, where: str, times: Times) -> Label:
         raise SamplesError("invalid", f"{where} has no label, expected one")
     moment = samples.moment(content.get("time"), f"{where}.time", times)
     return Label(service, model, identity, samples.said(content["label"]), moment)
-
-
-def _arrow(body: bytes, kind: str) -> Any:
-    try:
-        import pyarrow as pa  # noqa: PLC0415  (only who has tables pays for it)
-    except ImportError as error:
-        raise SamplesError("malformed", "Arrow cannot be read here: pyarrow is not installed") from error
-    try:
-        read = pa.ipc.open_stream if kind.endswith("stream") else pa.ipc.open_file
-        with read(pa.BufferReader(body)) as reader:
-            return reader.read_all()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise SamplesError("malformed", f"the body is not Arrow IPC: {' '.join(str(error).split())[:200]}") from error

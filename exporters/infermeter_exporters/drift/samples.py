@@ -14,9 +14,13 @@ from infermeter_exporters.drift.evaluation import Key
 
 CONFIDENCE, PREDICTION = "confidence", "prediction"
 _KEYS = ("service", "model", "time", "id", "features", PREDICTION, CONFIDENCE)
-_LONGEST = 200
+LONGEST = 200
 """Characters of a name, a word or an identity."""
 MOST_FEATURES = 1000
+_EXACT = 2.0**53
+"""From there on, a float is one of several whole numbers."""
+_FARTHEST = 1e15
+"""Seconds from 1970 to what is a time at all."""
 
 Values = Floats | list[str | None]
 
@@ -126,6 +130,7 @@ def from_objects(objects: Sequence[Any], times: Times) -> Samples:
         taken = moment(found.get("time"), f"{where}.time", times)
         given = found.get("features")
         values = dict(_features(given, f"{where}.features")) if given is not None else {}
+        sure = confidence(found.get(CONFIDENCE), f"{where}.confidence")
         for name in (PREDICTION, CONFIDENCE):
             if found.get(name) is not None:
                 values[name] = found[name]
@@ -135,10 +140,10 @@ def from_objects(objects: Sequence[Any], times: Times) -> Samples:
             moments, column = features[Key(service, model, name)]
             moments.append(taken)
             column.append(value)
-        if found.get("id") is not None and found.get(PREDICTION) is not None:
-            sure = confidence(found.get(CONFIDENCE), f"{where}.confidence")
+        if found.get("id") is not None:
             identity = word(found["id"], f"{where}.id")
-            predictions.append(Prediction(service, model, identity, taken, said(found[PREDICTION]), sure))
+            if not missing(found.get(PREDICTION)):
+                predictions.append(Prediction(service, model, identity, taken, said(found[PREDICTION]), sure))
     columns = [
         Column(key, np.asarray(moments), _column(values, f"feature {key.feature!r}"))
         for key, (moments, values) in features.items()
@@ -155,7 +160,8 @@ def read_json(body: bytes, *, lines: bool, most: int) -> list[Any]:
     try:
         text = body.decode()
         if lines:
-            found = [json.loads(line) for line in text.splitlines() if line.strip()]
+            # Other characters that end a line elsewhere may be within a text of JSON.
+            found = [json.loads(line) for line in text.split("\n") if line.strip()]
         else:
             content = json.loads(text)
             found = content if isinstance(content, list) else [content]
@@ -172,13 +178,29 @@ def said(value: Any) -> str:
     Raises:
         SamplesError: it is neither a number nor a word.
     """
+    found: Any
     if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return f"{value:.12g}"
-    if isinstance(value, str) and len(value) <= _LONGEST and "\0" not in value:
-        return value
-    raise SamplesError("dtype", f"a value is {_shown(value)}, expected a number, or a word of {_LONGEST} characters")
+        found = "true" if value else "false"
+    elif isinstance(value, float):
+        found = str(int(value)) if value.is_integer() and abs(value) < _EXACT else f"{value:.12g}"
+    else:
+        found = str(value) if isinstance(value, int) else value
+    if not isinstance(found, str) or len(found) > LONGEST or not _storable(found):
+        raise SamplesError("dtype", f"a value is {_shown(value)}, expected a number, or a word of {LONGEST} characters")
+    return found
+
+
+def missing(value: Any) -> bool:
+    """Whether it is nothing, as JSON or as tables of numbers have it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _storable(text: str) -> bool:
+    """Whether a database can have it: half of a pair of surrogates is no character, and PostgreSQL has no NUL."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _features(found: Any, where: str) -> Mapping[str, Any]:
@@ -232,14 +254,10 @@ def word(found: Any, where: str) -> str:
     """
     if isinstance(found, int) and not isinstance(found, bool):
         found = str(found)
-    if not isinstance(found, str) or not found or len(found) > _LONGEST or "\0" in found:
-        raise SamplesError("invalid", f"{where} is {_shown(found)}, expected a text of 1 to {_LONGEST} characters")
+    if not isinstance(found, str) or not found or len(found) > LONGEST or not _storable(found):
+        raise SamplesError("invalid", f"{where} is {_shown(found)}, expected a text of 1 to {LONGEST} characters")
     if where.endswith("service") and found.startswith("_"):
         raise SamplesError("invalid", f"{where} is {_shown(found)}, names that begin with _ are none of a service")
-    try:
-        found.encode()
-    except UnicodeEncodeError as error:
-        raise SamplesError("invalid", f"{where} is no text: {error.reason}") from error
     return found
 
 
@@ -259,7 +277,7 @@ def moment(found: Any, where: str, times: Times) -> float:
         if parsed.tzinfo is None:
             raise SamplesError("invalid", f"{where} is {_shown(found)}, expected one that has a time zone")
         found = parsed.timestamp()
-    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
+    if isinstance(found, bool) or not isinstance(found, int | float) or not -_FARTHEST <= found <= _FARTHEST:
         raise SamplesError(
             "invalid", f"{where} is {_shown(found)}, expected seconds since 1970 or a time as of RFC 3339"
         )
@@ -287,7 +305,7 @@ def confidence(found: Any, where: str) -> float | None:
     Raises:
         SamplesError: it is no number from 0 to 1.
     """
-    if found is None:
+    if missing(found):
         return None
     if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= 1:
         raise SamplesError("invalid", f"{where} is {_shown(found)}, expected a number from 0 to 1")
@@ -295,5 +313,8 @@ def confidence(found: Any, where: str) -> float | None:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, default=str)
+    """In a sentence; what is large or deep is not written out."""
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    text = json.dumps(value[:100] if isinstance(value, str) else value, default=str)
     return text if len(text) <= 40 else text[:37] + "..."  # noqa: PLR2004

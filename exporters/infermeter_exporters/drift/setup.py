@@ -123,7 +123,7 @@ class Setup:
 
     def _source(self, settings: config.SourceSettings) -> Source:
         if isinstance(settings, PrometheusSource):
-            return Prometheus(settings.name, settings.access, settings.families, settings.baselines)
+            return Prometheus(settings.name, settings.access, settings.families, settings.baselines, settings.learn)
         timing = self.config.timing
         keep = timing.longest(settings.baselines) + timing.window
         named = next((one for one in settings.baselines if one not in BUILT_IN), FROZEN)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from infermeter_exporters.drift import baselines
+from infermeter_exporters.drift.counts import Floats
 from infermeter_exporters.drift.evaluation import Key
 from infermeter_exporters.drift.layout import Histogram, Layout, added, learnt
 from infermeter_exporters.drift.samples import Column, SamplesError, Values
@@ -22,9 +23,13 @@ from infermeter_exporters.drift.store import Transaction
 LEARN = 5000
 """Values that make the first reference of a feature."""
 MOST_SERIES = 10_000
-
-
-_LEARNING = "SELECT began, number, content FROM learning WHERE source = ? AND service = ? AND model = ? AND feature = ?"
+_NUMBERS = '{"numbers": '
+_LEARNING = "SELECT began, content FROM learning WHERE source = ? AND service = ? AND model = ? AND feature = ?"
+# The beginning of the content says whether these are numbers.
+_SO_FAR = (
+    "SELECT SUM(number), MIN(SUBSTR(content, 1, 9)) FROM learning"
+    " WHERE source = ? AND service = ? AND model = ? AND feature = ?"
+)
 _LEARNT = "DELETE FROM learning WHERE source = ? AND service = ? AND model = ? AND feature = ?"
 _COUNTS = (
     "SELECT counts FROM slots"
@@ -61,27 +66,42 @@ class Slots:
         self.rules = rules
         self._layouts: dict[Key, Layout] = {}
         self._learning: set[Key] = set()
-        self._read: object = None
+        self._read: tuple[int, float | None] | None = None
 
     def add(self, transaction: Transaction, columns: Iterable[Column], now: float) -> None:
         """Count some values.
 
+        Those that are missing before the first one of a feature are not counted: nobody knows what they would be.
+
         Args:
             transaction: in which it happens.
-            columns: of any features.
+            columns: of any features, each at most once.
             now: in seconds since 1970.
 
         Raises:
-            SamplesError: numbers of a feature of words or the other way round, or too many features.
+            SamplesError: numbers of a feature of words or the other way round, or too many features. Nothing has been
+                changed then.
         """
         self._refresh(transaction)
+        checked = self._checked(transaction, columns)
         counts: dict[tuple[Key, float], Histogram] = {}
-        for column in columns:
+        references: dict[tuple[float, float], dict[Key, Histogram]] = defaultdict(dict)
+        for column, so_far in checked:
             layout = self._layouts.get(column.key)
-            made = self._learn(transaction, column, now) if layout is None else self._counted(column, layout)
+            if layout is None:
+                made = self._learn(transaction, column, so_far, references)
+            else:
+                made = self._counted(column, layout)
             for began, one in made:
                 before = counts.get((column.key, began))
                 counts[column.key, began] = one if before is None else Histogram(one.layout, before.counts + one.counts)
+        for period, of_period in references.items():
+            baselines.write(transaction, self.source, self.rules.baseline, of_period, period, now)
+            self._layouts |= {key: one.layout for key, one in of_period.items()}
+            self._learning -= set(of_period)
+            if self._read is not None:  # of these, nothing needs to be read anew
+                number, newest = self._read
+                self._read = number + len(of_period), max(newest or now, now)
         self._write(transaction, counts)
 
     def forget(self) -> None:
@@ -98,7 +118,8 @@ class Slots:
         rows = transaction(
             "SELECT s.service, s.model, s.feature, l.content, s.counts FROM slots s JOIN layouts l ON l.id = s.layout"
             " WHERE s.source = ? AND s.began >= ? AND s.began < ? ORDER BY s.began DESC",
-            *(self.source, begin, end),
+            # Of times that are no whole numbers, the same one may be computed to different last digits.
+            *(self.source, begin - self.rules.slot / 1000, end - self.rules.slot / 1000),
         )
         found: dict[Key, dict[Layout, list[Histogram]]] = defaultdict(lambda: defaultdict(list))
         for service, model, feature, layout, counts in rows:
@@ -122,58 +143,69 @@ class Slots:
         self._layouts = {key: one.histogram.layout for key, one in found.items()}
         rows = transaction("SELECT DISTINCT service, model, feature FROM learning WHERE source = ?", self.source)
         self._learning = {Key(*row) for row in rows} - set(self._layouts)
-        self._read = tuple(state)
+        self._read = state[0], state[1]
 
-    def _slot(
-        self, times: np.ndarray[tuple[int], np.dtype[np.float64]]
-    ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        return np.floor(times / self.rules.slot) * self.rules.slot
+    def _slot(self, times: Floats) -> Floats:
+        found: Floats = np.floor(times / self.rules.slot) * self.rules.slot
+        return found
+
+    def _checked(self, transaction: Transaction, columns: Iterable[Column]) -> list[tuple[Column, int]]:
+        """Columns that can be counted, and how many values are kept of each that has no reference yet."""
+        found: list[tuple[Column, int]] = []
+        fresh: set[Key] = set()
+        for column in columns:
+            key, number = column.key, 0
+            layout = self._layouts.get(key)
+            numeric = layout.numeric if layout is not None else isinstance(column.values, np.ndarray)
+            if key in self._learning:
+                number, begins = transaction(_SO_FAR, self.source, *key)[0]
+                if begins is not None:
+                    numeric = begins == _NUMBERS[:9]
+            elif layout is None:
+                if _say_nothing(column.values):
+                    continue
+                fresh.add(key)
+            values = _of_kind(column.values, numeric=numeric)
+            if isinstance(values, np.ndarray) != numeric:
+                expected, given = ("numbers", "words") if numeric else ("words", "numbers")
+                raise SamplesError("dtype", f"{'/'.join(key)} has {given}, expected {expected}, as it had before")
+            found.append((column._replace(values=values), int(number or 0)))
+        if fresh and len(fresh) + len(self._learning) + len(self._layouts) > self.rules.most:
+            text = f"{'/'.join(max(fresh))} would be one more than {self.rules.most} features, which is the most"
+            raise SamplesError("too_many_series", text)
+        self._learning |= fresh
+        return found
 
     def _counted(self, column: Column, layout: Layout) -> list[tuple[float, Histogram]]:
-        values = column.values
-        if not layout.numeric and _all_missing(values):
-            values = [None] * len(values)
-        _require_kind(column.key, values, numeric=layout.numeric)
-        parts = _by_slot(self._slot(column.times), values)
+        parts = _by_slot(self._slot(column.times), column.values)
         return [(began, Histogram(layout, layout.counted(part))) for began, part in parts]
 
-    def _learn(self, transaction: Transaction, column: Column, now: float) -> list[tuple[float, Histogram]]:
+    def _learn(
+        self,
+        transaction: Transaction,
+        column: Column,
+        so_far: int,
+        references: dict[tuple[float, float], dict[Key, Histogram]],
+    ) -> list[tuple[float, Histogram]]:
         """Keep values of a feature that has no reference yet; counts of all of them once there are enough for one."""
         key = column.key
-        if _all_missing(column.values):
-            return []  # which says nothing yet, not even whether they would be numbers
-        if key not in self._learning:
-            if len(self._learning) + len(self._layouts) >= self.rules.most:
-                text = f"{'/'.join(key)} would be one more than {self.rules.most} features, which is the most"
-                raise SamplesError("too_many_series", text)
-            self._learning.add(key)
         where = (self.source, *key)
-        kept = transaction(_LEARNING, *where)
-        chunks = [(began, read_values(content)) for began, _, content in kept]
-        if chunks:
-            _require_kind(key, column.values, numeric=isinstance(chunks[0][1], np.ndarray))
         fresh = list(_by_slot(self._slot(column.times), column.values))
-        total = sum(number for _, number, _ in kept) + len(column.values)
-        if total < self.rules.learn:
+        if so_far + len(column.values) < self.rules.learn:
             transaction.many(
                 "INSERT INTO learning VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [(*where, began, len(values), write_values(values)) for began, values in fresh],
             )
             return []
-        everything = [*chunks, *fresh]
+        kept = [(began, read_values(content)) for began, content in transaction(_LEARNING, *where)]
         transaction(_LEARNT, *where)
-        self._learning.discard(key)
-        try:
-            layout = learnt(_joined([values for _, values in everything]))
-        except ValueError:  # nothing but NaN and missing words, of which nothing can be learnt
-            return []
+        everything = [*kept, *fresh]
+        layout = learnt(_joined([values for _, values in everything]))
         histograms = [(began, Histogram(layout, layout.counted(values))) for began, values in everything]
         reference = added(one for _, one in histograms)
-        if reference is not None:
-            starts = [began for began, _ in everything]
-            period = min(starts), max(starts) + self.rules.slot
-            baselines.write(transaction, self.source, self.rules.baseline, {key: reference}, period, now)
-            self._layouts[key] = layout
+        starts = [began for began, _ in everything]
+        if reference is not None:  # as it always is, over one layout
+            references[min(starts), max(starts) + self.rules.slot][key] = reference
         return histograms
 
     def _write(self, transaction: Transaction, counts: dict[tuple[Key, float], Histogram]) -> None:
@@ -198,7 +230,7 @@ def write_values(values: Values) -> str:
     if not isinstance(values, np.ndarray):
         return json.dumps({"words": values})
     plain = [one if math.isfinite(one) else None if math.isnan(one) else str(one) for one in values.tolist()]
-    return json.dumps({"numbers": plain})
+    return f"{_NUMBERS}{json.dumps(plain)}}}"
 
 
 def read_values(text: str) -> Values:
@@ -210,7 +242,7 @@ def read_values(text: str) -> Values:
     return np.asarray([math.nan if one is None else float(one) for one in found["numbers"]])
 
 
-def _by_slot(slots: np.ndarray[tuple[int], np.dtype[np.float64]], values: Values) -> Iterable[tuple[float, Values]]:
+def _by_slot(slots: Floats, values: Values) -> Iterable[tuple[float, Values]]:
     different = np.unique(slots)
     if len(different) == 1:
         yield float(different[0]), values
@@ -227,14 +259,20 @@ def _joined(parts: list[Values]) -> Values:
     return [word for part in parts for word in part if isinstance(word, str | None)]
 
 
-def _all_missing(values: Values) -> bool:
-    return isinstance(values, np.ndarray) and bool(np.isnan(values).all())
+def _say_nothing(values: Values) -> bool:
+    """Whether nothing can be learnt of values: all are missing, no numbers or infinite."""
+    if isinstance(values, np.ndarray):
+        return not np.isfinite(values).any()
+    return all(word is None for word in values)
 
 
-def _require_kind(key: Key, values: Values, *, numeric: bool) -> None:
-    if isinstance(values, np.ndarray) != numeric:
-        expected, given = ("numbers", "words") if numeric else ("words", "numbers")
-        raise SamplesError("dtype", f"{'/'.join(key)} has {given}, expected {expected}, as it had before")
+def _of_kind(values: Values, *, numeric: bool) -> Values:
+    """Values of which all are missing as what the others are: nobody could know when they were read."""
+    if numeric and not isinstance(values, np.ndarray) and all(word is None for word in values):
+        return np.full(len(values), math.nan)
+    if not numeric and isinstance(values, np.ndarray) and np.isnan(values).all():
+        return [None] * len(values)
+    return values
 
 
 def _summed(by_layout: dict[Layout, list[Histogram]], today: Layout | None) -> Histogram:

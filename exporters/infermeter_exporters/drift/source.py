@@ -31,11 +31,13 @@ class Source(Protocol):
     Attributes:
         name: as in the configuration; unique.
         baselines: what its windows are compared with: `seasonal`, `previous`, or the name of a reference.
+        learn: observations in a window that makes the first version of a named reference; 0 if none does.
         waited: seconds for which others were waited for, since it was made.
     """
 
     name: str
     baselines: Sequence[str]
+    learn: int
     waited: float
 
     def counted(self, begin: float, end: float) -> Mapping[Key, Histogram]:

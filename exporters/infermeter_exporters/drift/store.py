@@ -19,6 +19,8 @@ log = logging.getLogger("infermeter.drift.store")
 _SERIES = "source TEXT NOT NULL, service TEXT NOT NULL, model TEXT NOT NULL, feature TEXT NOT NULL"
 _NAMES = "source, service, model, feature"
 # What is kept as JSON is text. Times are seconds since 1970.
+_LOCK = 5_711_837
+"""Of PostgreSQL's advisory locks, the one that those have who share a store."""
 _TABLES = (
     f"""CREATE TABLE IF NOT EXISTS baselines (
         {_SERIES}, name TEXT NOT NULL, version BIGINT NOT NULL, began DOUBLE PRECISION, ended DOUBLE PRECISION,
@@ -55,6 +57,14 @@ _TABLES = (
 )
 
 Row = Sequence[Any]
+ALIVE: dict[str, Any] = {
+    "connect_timeout": 10,
+    "tcp_user_timeout": 60_000,
+    "keepalives_idle": 20,
+    "keepalives_interval": 10,
+    "keepalives_count": 4,
+}
+"""Arguments of a connection to PostgreSQL, by which a network that is gone is noticed within a minute."""
 
 
 class StoreError(Exception):
@@ -134,8 +144,11 @@ class _SQLite:
             self._connection.close()
 
     def _undo(self) -> None:
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error:  # what went wrong before says more
+            log.debug("nothing could be undone", exc_info=True)
 
 
 class _Statements:
@@ -173,6 +186,8 @@ class _PostgreSQL:
             try:
                 connection = self._connected()
                 with connection.transaction():
+                    # Counts are read, added to and written: two processes would lose some of them.
+                    connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
                     yield _Statements(connection, "%s")
             except self._psycopg.Error as error:
                 self.close()  # whatever state it is in, the next one is fresh
@@ -185,12 +200,13 @@ class _PostgreSQL:
                 self._connection = None
 
     def _connected(self) -> Any:
-        if self._connection is None:
-            # A server that hangs is one that is gone.
-            self._connection = self._psycopg.connect(
-                self._url, autocommit=True, connect_timeout=10, options="-c statement_timeout=60000"
-            )
-            with self._connection.transaction():
+        if self._connection is None or self._connection.closed:
+            # A server that hangs is one that is gone, and so is a network.
+            connection = self._connection = self._psycopg.connect(self._url, autocommit=True, **ALIVE)
+            connection.execute("SET statement_timeout = 60000")
+            connection.execute("SET idle_in_transaction_session_timeout = 600000")
+            with connection.transaction():
+                connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
                 for table in _TABLES:
-                    self._connection.execute(table)
+                    connection.execute(table)
         return self._connection

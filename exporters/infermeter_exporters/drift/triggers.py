@@ -149,6 +149,7 @@ class Sender:
         self._store = store
         self._webhook = webhook
         self._post = post or poster(webhook)
+        self._unnoted: tuple[str, float, str] | None = None
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="triggers", daemon=True)
 
@@ -181,8 +182,9 @@ class Sender:
         """Send one trigger that is due; gives whether there was one.
 
         Raises:
-            StoreError: the store does not answer; what was sent and could not be noted is not sent again.
+            StoreError: the store does not answer; what was sent and could not be noted is noted the next time.
         """
+        self._note()
         now = time.time()
         with self._store.transaction() as transaction:
             claimed = transaction(
@@ -196,9 +198,15 @@ class Sender:
         identity, attempts, body = claimed[0]
         state = self._sent(identity, body.encode(), attempts)
         wait = min(self._webhook.first_wait * 2 ** (attempts - 1), _LONGEST_WAIT)
-        with self._store.transaction() as transaction:
-            transaction("UPDATE triggers SET state = ?, due = ? WHERE id = ?", state, now + wait, identity)
+        self._unnoted = state, now + wait, identity
+        self._note()
         return True
+
+    def _note(self) -> None:
+        if self._unnoted is not None:
+            with self._store.transaction() as transaction:
+                transaction("UPDATE triggers SET state = ?, due = ? WHERE id = ?", *self._unnoted)
+            self._unnoted = None
 
     def _sent(self, identity: str, body: bytes, attempts: int) -> str:
         try:
@@ -251,8 +259,12 @@ def poster(webhook: Webhook) -> Post:
 
     def post(body: bytes, given: dict[str, str]) -> int:
         try:
-            with httpx.Client(timeout=webhook.timeout, follow_redirects=False, verify=verified) as client:
-                return client.post(webhook.url, content=body, headers=given).status_code
+            # What is answered besides the status may have any size, and is not read.
+            with (
+                httpx.Client(timeout=webhook.timeout, follow_redirects=False, verify=verified) as client,
+                client.stream("POST", webhook.url, content=body, headers=given) as answer,
+            ):
+                return answer.status_code
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise Unreached(str(error) or "no connection within the timeout") from error
 

@@ -13,7 +13,7 @@ from infermeter_exporters.drift.decision import STATUSES
 from infermeter_exporters.drift.evaluation import Comparison, Finding, Key, evaluated
 from infermeter_exporters.drift.layout import Histogram, added
 from infermeter_exporters.drift.source import REASONS, Source, SourceError
-from infermeter_exporters.drift.store import Store, StoreError
+from infermeter_exporters.drift.store import Store, StoreError, Transaction
 from infermeter_exporters.drift.verdicts import NEW, Policy, Verdicts
 from infermeter_exporters.families import Samples, Series
 
@@ -137,7 +137,7 @@ class Watch:
         self.source.require_fresh(end)
         findings: list[Finding] | None = None
         for ended in self._due(end):
-            findings = self._found(ended, took)
+            findings = self._found(ended, took, learn=True)
             began = time.monotonic()
             verdicts.decide(self._store, self.source.name, ended, findings, self._policy)
             took["store"] += time.monotonic() - began
@@ -220,9 +220,9 @@ class Watch:
             behind = _MOST_BEHIND
         return [newest - place * window for place in reversed(range(behind))]
 
-    def _found(self, end: float, took: dict[str, float]) -> list[Finding]:
+    def _found(self, end: float, took: dict[str, float], *, learn: bool = False) -> list[Finding]:
         began, before = time.monotonic(), self.source.waited
-        comparisons = list(self._comparisons(end))
+        comparisons = list(self._comparisons(end, learn=learn))
         then, waited = time.monotonic(), self.source.waited - before
         found = evaluated(comparisons, self._policy.gates)
         took["waiting"] += waited
@@ -230,7 +230,7 @@ class Watch:
         took["statistics"] += time.monotonic() - then
         return found
 
-    def _comparisons(self, end: float) -> Iterable[Comparison]:
+    def _comparisons(self, end: float, *, learn: bool) -> Iterable[Comparison]:
         begin = end - self._timing.window
         current = self.source.counted(begin, end)
         for baseline in self.source.baselines:
@@ -240,6 +240,8 @@ class Watch:
             else:
                 with self._store.transaction() as transaction:
                     named = baselines.read(transaction, self.source.name, baseline)
+                    if learn and self.source.learn:
+                        self._learn(transaction, baseline, set(named), current, (begin, end))
                 # What is compared with itself, or a part of it, does not drift.
                 references = {
                     key: one.histogram for key, one in named.items() if one.ended <= begin or one.began >= end
@@ -248,6 +250,20 @@ class Watch:
             for key in sorted({*current, *references}):
                 age = ages.get(key, math.nan)
                 yield Comparison(key, baseline, references.get(key), current.get(key), age)
+
+    def _learn(
+        self,
+        transaction: Transaction,
+        name: str,
+        known: set[Key],
+        current: Mapping[Key, Histogram],
+        period: tuple[float, float],
+    ) -> None:
+        """Keep windows of features that have no reference of that name as its first version, if they are large."""
+        found = {key: one for key, one in current.items() if key not in known and one.samples >= self.source.learn}
+        if found:
+            baselines.write(transaction, self.source.name, name, found, period, period[1])
+            log.info("%s learnt %s of %d features", self.source.name, name, len(found))
 
     def _past(self, baseline: str, begin: float, end: float) -> dict[Key, Histogram]:
         if baseline == PREVIOUS:
