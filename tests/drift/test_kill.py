@@ -73,6 +73,10 @@ class Known:
 
     asked = 0.0
 
+    def learning(self) -> dict[Key, float]:
+        """There is nothing to be learnt."""
+        return {}
+
     def require_fresh(self, end: float) -> None:
         """It always is; what is evaluated next is known by then."""
         self.asked = end

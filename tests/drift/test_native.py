@@ -59,7 +59,7 @@ def test_native_histograms(program: str, tmp_path: Path) -> None:
         edges = np.quantile(found[0][1], np.arange(1, 10) / 10)
         counts = [np.bincount(np.searchsorted(edges, values), minlength=10) for _, values in found]
         assert finding.status == "ok"
-        assert finding.statistics["psi"] == pytest.approx(float(psi(*counts)), rel=0.25)
+        assert finding.statistics["psi"] == pytest.approx(float(psi(counts[0], counts[1])), rel=0.25)
     finally:
         server.close()
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from infermeter_exporters.drift import baselines, triggers, verdicts
+from infermeter_exporters.drift.decision import USUAL as USUAL_GATES
 from infermeter_exporters.drift.decision import Gates
 from infermeter_exporters.drift.evaluation import Key
 from infermeter_exporters.drift.layout import Histogram, Layout
+from infermeter_exporters.drift.report import verdict_in_words
 from infermeter_exporters.drift.source import SourceError
 from infermeter_exporters.drift.store import Store, opened
 from infermeter_exporters.drift.verdicts import Policy
@@ -42,6 +44,7 @@ class Told:
         self.asked: list[tuple[float, float]] = []
         self.reason = ""
         self.usual: tuple[int, ...] | None = USUAL
+        self.kept: dict[Key, float] = {}
 
     def counted(self, begin: float, end: float) -> dict[Key, Histogram]:
         """What it was told."""
@@ -54,6 +57,10 @@ class Told:
         array = np.zeros(LAYOUT.size)
         array[:4] = counts
         return {KEY: Histogram(LAYOUT, array)}
+
+    def learning(self) -> dict[Key, float]:
+        """What it was told."""
+        return self.kept
 
     def require_fresh(self, end: float) -> None:
         """It is."""
@@ -239,3 +246,33 @@ def test_a_reference_of_other_bins(store: Store) -> None:
             baselines.write(transaction, "told", "golden", {KEY: Histogram(layout, counts)}, (500, 600), 600)
         watch.evaluate(1205)
         assert [one.status for one in watch.shown.findings] == [status]
+
+
+def test_features_that_are_gone(store: Store) -> None:
+    """Are shown for a week after something was observed of them, with the verdict that they had; then no more."""
+    source = Told("golden")
+    watch = Watch(source, store, TIMING, POLICY)
+    with store.transaction() as transaction:
+        baselines.write(transaction, "told", "golden", source.counted(0, 60), (500, 600), 600)
+    watch.evaluate(1205)
+    source.usual = None
+    for later, shown in ((7 * 86_400 - 60, 1), (7 * 86_400 + 60, 0)):
+        watch.evaluate(1205 + later)
+        assert len(watch.shown.findings) == shown
+    source.usual = USUAL
+    watch.evaluate(1205 + 8 * 86_400)
+    assert [one.status for one in watch.shown.findings] == ["ok"]
+
+
+def test_features_that_are_learnt(store: Store) -> None:
+    """Are shown as what they are: without anything to be compared with, yet not without observations."""
+    source = Told("golden", "previous")
+    source.usual = None
+    source.kept = {KEY: 120.0}
+    watch = Watch(source, store, TIMING, POLICY)
+    watch.evaluate(1205)
+    (finding,) = watch.shown.findings
+    assert (finding.status, finding.comparison.baseline) == ("no_baseline", "golden")
+    assert "drift_samples" not in watch.shown.samples
+    words = verdict_in_words(finding, verdicts.NEW, USUAL_GATES)
+    assert words.endswith("Its first 120 values are kept; with more they become its baseline.")

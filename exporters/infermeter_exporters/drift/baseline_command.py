@@ -1,6 +1,7 @@
 """`infermeter drift baseline`: references that have a name, made of a good time, or of the data a model learnt from."""
 
 import argparse
+import math
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -29,7 +30,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_source_flags(made)
     made.add_argument("--source", default="", metavar="NAME", help="of the configuration (default: the first one)")
     made.add_argument("--name", default=baselines.FROZEN, help="of the reference (default: %(default)s)")
-    made.add_argument("--last", default="", metavar="TIME", help="the time until now (default: 24h)")
+    made.add_argument("--last", default="", metavar="TIME", help="the time until now (default: 24h, or what is kept)")
     made.add_argument("--from", dest="begin", default="", metavar="TIME", help="or the time from then, as of RFC 3339,")
     made.add_argument("--to", dest="end", default="", metavar="TIME", help="to then (default: now)")
     made.add_argument("--path", default="", metavar="FILE", help="or a file of Parquet or CSV, with all of its rows")
@@ -76,7 +77,7 @@ def _create(setup: Setup, options: argparse.Namespace) -> int:
         written = Path(options.path).stat().st_mtime
         period = written, written
     else:
-        period = _period(options, now)
+        period = _period(options, now, setup.slots[source][1] if source in setup.slots else math.inf)
         counted = setup.sources[names.index(source)].counted(*period)
         found = {key: cut_anew(one) for key, one in counted.items() if one.samples and _wanted(key, options)}
     if not found:
@@ -117,11 +118,15 @@ def _wanted(key: Key, options: argparse.Namespace) -> bool:
     return all(getattr(options, name) in {"", getattr(key, name)} for name in Key._fields)
 
 
-def _period(options: argparse.Namespace, now: float) -> tuple[float, float]:
+def _period(options: argparse.Namespace, now: float, kept: float) -> tuple[float, float]:
     end = _moment(options.end, "--to") if options.end else now
-    begin = _moment(options.begin, "--from") if options.begin else end - seconds(options.last or "24h", "--last")
+    usual = min(seconds("24h", ""), kept)
+    last = seconds(options.last, "--last") if options.last else usual
+    begin = _moment(options.begin, "--from") if options.begin else end - last
     if not begin < end <= now:
         raise ConfigError("--from and --to are no time that has passed, expected one after the other")
+    if now - begin > kept:
+        raise ConfigError(f"the time begins {now - begin:.0f} s ago, and what was sent is kept for {kept:.0f} s")
     return begin, end
 
 

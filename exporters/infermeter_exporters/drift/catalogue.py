@@ -112,7 +112,7 @@ FAMILIES: dict[str, Family] = by_name(
     ),
     _exporter("windows_total", "counter", "Windows that ended, decided or skipped as too old.", ("source", "outcome")),
     _exporter(
-        "samples_total",
+        "received_samples_total",
         "counter",
         "Samples that were taken; messages, files and rows that were not; by what became of them.",
         ("source", "outcome"),

@@ -45,6 +45,7 @@ class Comparison(NamedTuple):
         reference: None if there is none.
         current: None if nothing was observed.
         age: seconds since the end of the reference; NaN where it has none.
+        learnt: observations that wait for more, to become the reference.
     """
 
     key: Key
@@ -52,6 +53,7 @@ class Comparison(NamedTuple):
     reference: Histogram | None
     current: Histogram | None
     age: float = math.nan
+    learnt: float = 0.0
 
 
 class Finding(NamedTuple):

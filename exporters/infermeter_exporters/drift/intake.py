@@ -234,6 +234,18 @@ class Kept:
         except StoreError as error:
             raise SourceError("store", f"{self.name}: {error}") from error
 
+    def learning(self) -> Any:
+        """Features whose bins are not known yet, and how many of their values are kept.
+
+        Raises:
+            SourceError: the store does not answer.
+        """
+        try:
+            with self._store.transaction() as transaction:
+                return self._slots.learning(transaction)
+        except StoreError as error:
+            raise SourceError("store", f"{self.name}: {error}") from error
+
     def require_fresh(self, end: float) -> None:
         """What was sent is all there is."""
 

@@ -87,6 +87,10 @@ class Prometheus:
     def feed(self, end: threading.Event) -> None:
         """There is nothing to be fetched."""
 
+    def learning(self) -> dict[Key, float]:
+        """None: bins are those of the histograms."""
+        return {}
+
     def counted(self, begin: float, end: float) -> dict[Key, Histogram]:
         """What was observed; buckets that only some instances have are merged into those that all have.
 

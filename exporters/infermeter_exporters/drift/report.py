@@ -38,7 +38,9 @@ def verdict_in_words(finding: Finding, verdict: Verdict, gates: Gates) -> str:
     least = max(gates.least, gates.least_per_bin * bins)
     held = " It drifted before, and that holds until a window says otherwise." if verdict.state.active else ""
     if finding.status == "no_baseline":
-        return "There is nothing to compare it with yet." + held
+        learnt = finding.comparison.learnt
+        kept = f" Its first {learnt:.0f} values are kept; with more they become its baseline." if learnt else ""
+        return "There is nothing to compare it with yet." + kept + held
     if finding.status == "layout_mismatch":
         return "Its bins have nothing in common with those of the baseline: make a new one." + held
     if finding.status == "insufficient":

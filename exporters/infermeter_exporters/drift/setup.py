@@ -71,10 +71,10 @@ class Setup:
 
     def counts(self) -> Samples:
         """What became of all that was sent, as metrics."""
-        found: Samples = {"drift_samples_total": {}, "drift_labels_total": {}}
+        found: Samples = {"drift_received_samples_total": {}, "drift_labels_total": {}}
         for name, intake in self.intakes.items():
             for outcome in _OUTCOMES:
-                found["drift_samples_total"][name, outcome] = float(intake.counts[f"samples {outcome}"])
+                found["drift_received_samples_total"][name, outcome] = float(intake.counts[f"samples {outcome}"])
             for outcome in _OF_LABELS:
                 before = found["drift_labels_total"].get((outcome,), 0.0)
                 found["drift_labels_total"][outcome,] = before + intake.counts[f"labels {outcome}"]

@@ -127,6 +127,15 @@ class Slots:
             found[Key(service, model, feature)][one.layout].append(one)
         return {key: _summed(by_layout, self._layouts.get(key)) for key, by_layout in found.items()}
 
+    def learning(self, transaction: Transaction) -> dict[Key, float]:
+        """Features that have no reference yet, and how many of their values are kept."""
+        rows = transaction(
+            "SELECT service, model, feature, SUM(number) FROM learning WHERE source = ?"
+            " GROUP BY service, model, feature",
+            self.source,
+        )
+        return {Key(service, model, feature): float(number) for service, model, feature, number in rows}
+
     def prune(self, transaction: Transaction, before: float) -> None:
         """Forget slots that began before a time."""
         transaction("DELETE FROM slots WHERE source = ? AND began < ?", self.source, before)

@@ -47,6 +47,13 @@ class Source(Protocol):
             SourceError: it cannot answer.
         """
 
+    def learning(self) -> Mapping[Key, float]:
+        """Features whose bins are not known yet, and how many observations of them wait for more.
+
+        Raises:
+            SourceError: it cannot answer.
+        """
+
     def require_fresh(self, end: float) -> None:
         """Nothing, if what it says of times up to `end` is not older than it should be.
 

@@ -29,7 +29,7 @@ _TABLES = (
     "CREATE TABLE IF NOT EXISTS layouts (id TEXT PRIMARY KEY, content TEXT NOT NULL)",
     f"""CREATE TABLE IF NOT EXISTS states (
         {_SERIES}, baseline TEXT NOT NULL, active BIGINT NOT NULL, votes TEXT NOT NULL, episodes BIGINT NOT NULL,
-        sums TEXT NOT NULL, PRIMARY KEY ({_NAMES}, baseline))""",
+        sums TEXT NOT NULL, seen DOUBLE PRECISION NOT NULL, PRIMARY KEY ({_NAMES}, baseline))""",
     "CREATE TABLE IF NOT EXISTS progress (source TEXT PRIMARY KEY, ended DOUBLE PRECISION NOT NULL)",
     f"""CREATE TABLE IF NOT EXISTS slots (
         {_SERIES}, began DOUBLE PRECISION NOT NULL, layout TEXT NOT NULL, counts TEXT NOT NULL,

@@ -100,7 +100,11 @@ def begin_manual(
     transaction: Transaction, service: str, model: str, reason: str, identity: str, now: float, *, told: bool
 ) -> str:
     """Keep a trigger that somebody asked for; gives its identity. Asked for again by the same, it is the same."""
-    identity = hashlib.sha256(f"manual\0{identity}".encode()).hexdigest()[:32] if identity else uuid.uuid4().hex
+    identity = (
+        hashlib.sha256(f"manual\0{service}\0{model}\0{identity}".encode()).hexdigest()[:32]
+        if identity
+        else uuid.uuid4().hex
+    )
     _keep(transaction, identity, "manual", (service, model), now, {"reason": reason}, told=told)
     return identity
 

@@ -21,10 +21,12 @@ class Verdict(NamedTuple):
     Attributes:
         state: by windows.
         sums: evidence, one for each strength.
+        seen: the end of the last window in which something was observed, in seconds since 1970; 0 for never.
     """
 
     state: State
     sums: Sequence[float]
+    seen: float = 0.0
 
     @property
     def evidence(self) -> float:
@@ -53,13 +55,14 @@ class Policy(NamedTuple):
 def read(transaction: Transaction, source: str) -> Verdicts:
     """All verdicts on features of a source, by feature and baseline."""
     rows = transaction(
-        "SELECT service, model, feature, baseline, active, votes, episodes, sums FROM states WHERE source = ?", source
+        "SELECT service, model, feature, baseline, active, votes, episodes, sums, seen FROM states WHERE source = ?",
+        source,
     )
     return {
         (Key(service, model, feature), baseline): Verdict(
-            State(bool(active), tuple(json.loads(votes)), episodes), tuple(json.loads(sums))
+            State(bool(active), tuple(json.loads(votes)), episodes), tuple(json.loads(sums)), seen
         )
-        for service, model, feature, baseline, active, votes, episodes, sums in rows
+        for service, model, feature, baseline, active, votes, episodes, sums, seen in rows
     }
 
 
@@ -96,7 +99,7 @@ def decide(store: Store, source: str, ended: float, findings: Iterable[Finding],
         for finding in findings:
             key, baseline = finding.comparison.key, finding.comparison.baseline
             verdict = before.get((key, baseline), NEW)
-            after = moved_on(verdict, finding, policy.gates)
+            after = moved_on(verdict, finding, policy.gates, ended)
             if after == verdict:
                 continue
             rows.append((source, *key, baseline, *_row(after)))
@@ -104,20 +107,22 @@ def decide(store: Store, source: str, ended: float, findings: Iterable[Finding],
                 statistics = finding.statistics | {"samples": finding.samples}
                 causes.append(triggers.Cause(*key, baseline, after.state.episodes, statistics))
         transaction.many(
-            "INSERT INTO states VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            "INSERT INTO states VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (source, service, model, feature, baseline) DO UPDATE SET active = excluded.active,"
-            " votes = excluded.votes, episodes = excluded.episodes, sums = excluded.sums",
+            " votes = excluded.votes, episodes = excluded.episodes, sums = excluded.sums, seen = excluded.seen",
             rows,
         )
         triggers.begin_automatic(transaction, causes, ended, policy.cooldown, told=policy.told)
 
 
-def moved_on(verdict: Verdict, finding: Finding, gates: Gates) -> Verdict:
-    """A verdict after a window; one that says too little changes nothing."""
+def moved_on(verdict: Verdict, finding: Finding, gates: Gates, ended: float) -> Verdict:
+    """A verdict after a window that ended then; one that says too little changes nothing of it."""
+    seen = ended if finding.samples else verdict.seen
     if finding.status not in {"ok", "constant"}:
-        return verdict
+        return verdict._replace(seen=seen)
     effect = finding.statistics.get("psi", math.nan)
-    return Verdict(decided(verdict.state, gates, effect, finding.adjusted), _gathered(verdict.sums, finding.evalues))
+    state = decided(verdict.state, gates, effect, finding.adjusted)
+    return Verdict(state, _gathered(verdict.sums, finding.evalues), seen)
 
 
 def _gathered(sums: Sequence[float], evalues: Floats | None) -> Sequence[float]:
@@ -126,6 +131,12 @@ def _gathered(sums: Sequence[float], evalues: Floats | None) -> Sequence[float]:
     return tuple(np.maximum(np.asarray(sums) + evalues, 0.0).tolist())
 
 
-def _row(verdict: Verdict) -> tuple[int, str, int, str]:
+def _row(verdict: Verdict) -> tuple[int, str, int, str, float]:
     state = verdict.state
-    return int(state.active), json.dumps(list(state.votes)), state.episodes, json.dumps(list(verdict.sums))
+    return (
+        int(state.active),
+        json.dumps(list(state.votes)),
+        state.episodes,
+        json.dumps(list(verdict.sums)),
+        verdict.seen,
+    )

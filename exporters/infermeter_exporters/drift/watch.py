@@ -26,6 +26,8 @@ _MOST_BEHIND = 200
 """Windows that are decided after the fact; older ones are skipped."""
 _FRESH = 3
 """Evaluations that may be missed before statistics are not shown any more."""
+_GONE = 7 * 86_400.0
+"""Seconds after which a feature of which nothing is observed any more is not shown."""
 _PARTS = ("waiting", "reading", "statistics", "store")
 
 
@@ -232,7 +234,9 @@ class Watch:
 
     def _comparisons(self, end: float, *, learn: bool) -> Iterable[Comparison]:
         begin = end - self._timing.window
-        current = self.source.counted(begin, end)
+        current, learning = self.source.counted(begin, end), self.source.learning()
+        with self._store.transaction() as transaction:
+            known = verdicts.read(transaction, self.source.name)
         for baseline in self.source.baselines:
             if baseline in BUILT_IN:
                 references = self._past(baseline, begin, end)
@@ -244,12 +248,19 @@ class Watch:
                         self._learn(transaction, baseline, set(named), current, (begin, end))
                 # What is compared with itself, or a part of it, does not drift.
                 references = {
-                    key: one.histogram for key, one in named.items() if one.ended <= begin or one.began >= end
+                    key: one.histogram
+                    for key, one in named.items()
+                    if one.ended <= begin or one.began >= end or one.began == one.ended  # that of a file has no length
                 }
                 ages = {key: end - named[key].ended for key in named}
             for key in sorted({*current, *references}):
                 age = ages.get(key, math.nan)
-                yield Comparison(key, baseline, references.get(key), current.get(key), age)
+                since = known.get((key, baseline), NEW).seen or end - ages.get(key, 0.0)
+                if key in current or end - since <= _GONE:
+                    yield Comparison(key, baseline, references.get(key), current.get(key), age)
+            if baseline not in BUILT_IN:
+                for key in sorted(learning.keys() - current.keys() - references.keys()):
+                    yield Comparison(key, baseline, None, None, learnt=learning[key])
 
     def _learn(
         self,
@@ -302,7 +313,8 @@ def samples_of(findings: Iterable[Finding], known: Verdicts, *, statistics: bool
             found[f"drift_{name}"][labels] = value
         if not math.isnan(finding.adjusted):
             found["drift_pvalue"][labels] = finding.adjusted
-        found["drift_samples"][*labels, "current"] = finding.samples
+        if not comparison.learnt:
+            found["drift_samples"][*labels, "current"] = finding.samples
         if finding.reference:
             found["drift_samples"][*labels, "reference"] = finding.reference
         if finding.status in {"ok", "constant"}:
