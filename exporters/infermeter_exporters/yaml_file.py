@@ -85,6 +85,13 @@ class Mapping:
             raise ConfigError(f"{self.at(key)} is {found!r}, expected a number {limits}")
         return float(found)
 
+    def truth(self, key: str, default: bool) -> bool:  # noqa: FBT001  (as the others)
+        """True or false."""
+        found = self._content.get(key, default)
+        if not isinstance(found, bool):
+            raise ConfigError(f"{self.at(key)} is {found!r}, expected true or false")
+        return found
+
     def whole(self, key: str, default: int, least: int = 0, most: float = math.inf) -> int:
         """A whole number within limits."""
         found = self.number(key, default, least, most)

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from infermeter_exporters.drift import baselines
+from infermeter_exporters.drift.decision import Gates
 from infermeter_exporters.drift.embeddings import Space, learnt_space, read_space, shift
+from infermeter_exporters.drift.evaluation import Comparison, Key, evaluated
+from infermeter_exporters.drift.report import as_json, chart, verdict_in_words
+from infermeter_exporters.drift.samples import Column, Samples, SamplesError, Times, from_json
+from infermeter_exporters.drift.slots import Rules, Slots
+from infermeter_exporters.drift.store import Store, opened
+from infermeter_exporters.drift.tables import from_table
+from infermeter_exporters.drift.verdicts import NEW
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from infermeter_exporters.drift.counts import Floats
 
 CHANCE = np.random.default_rng(8)
@@ -114,3 +128,108 @@ def test_odd_references() -> None:
     broken[:7, 3] = np.nan
     assert SPACE.counted(broken)[:2].tolist() == [93, 7]
     assert isinstance(learnt_space(broken), Space)
+
+
+# --- from the sender to the verdict -----------------------------------------------------------------------------------
+
+KEY = Key("service", "model", "embedding")
+RULES = Rules(slot=10, learn=1000, embeddings=True)
+TIMES = Times(1000.0, 0.0, 2000.0)
+
+
+def sent(now: Floats, moment: float) -> Samples:
+    """As JSON."""
+    objects = [
+        {"service": "service", "model": "model", "time": moment, "features": {"embedding": one}} for one in now.tolist()
+    ]
+    return from_json(json.dumps(objects).encode(), TIMES, lines=False, most=10_000)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An empty one."""
+    with closing(opened(str(tmp_path / "store"))) as found:
+        yield found
+
+
+def test_embeddings_that_are_sent(store: Store) -> None:
+    """The first ones are the reference; later ones are compared with it, whoever counted them."""
+    chance = np.random.default_rng(11)
+    first, usual, moved = vectors(200, chance), vectors(800, chance), vectors(800, chance) + SPACE.scale
+    for now, moment in ((first[:100], 5), (first[100:], 15), (usual, 25), (moved, 35)):
+        with store.transaction() as transaction:
+            slots = Slots("push", RULES)  # each time by another process
+            slots.add(transaction, sent(now, moment).columns, moment)
+            if moment == 5:
+                assert slots.learning(transaction) == {KEY: 100}
+    with store.transaction() as transaction:
+        reference = baselines.read(transaction, "push", "frozen")[KEY]
+        found = [Slots("push", RULES).read(transaction, begin, begin + 10)[KEY] for begin in (20, 30)]
+    assert (reference.histogram.samples, reference.began, reference.ended) == (200, 0, 20)
+    comparisons = [Comparison(KEY, "frozen", reference.histogram, one) for one in found]
+    calm, drifts = (evaluated([one], Gates())[0] for one in comparisons)
+    assert (calm.status, calm.samples, calm.pvalue > 0.001) == ("ok", 800, True)
+    assert (drifts.effect > 0.1, drifts.adjusted < 1e-9) == (True, True)
+    assert drifts.statistics["dimensions_moved_ratio"] == 1
+    words = verdict_in_words(drifts, NEW, Gates())
+    assert words.startswith("This window drifts (the discrepancy is ")
+    assert chart(reference.histogram, found[1]) == ""
+    (shown,) = as_json([(drifts, NEW)], Gates())
+    assert shown["histograms"]["current"]["counts"] == [800]
+
+
+@pytest.mark.parametrize(
+    ("rules", "values", "words"),
+    [
+        (
+            RULES._replace(embeddings=False),
+            np.ones((3, 4)),
+            "they are not counted unless `embeddings` of the source is true",
+        ),
+        (RULES, np.ones((3, 5)), "has vectors of 5, expected vectors of 4, as it had before"),
+        (RULES, np.ones(3), "has numbers, expected vectors of 4, as it had before"),
+        (RULES, ["a", "b"], "has words, expected numbers, as it had before"),
+    ],
+)
+@pytest.mark.parametrize("before", [20, 500])
+def test_what_does_not_fit(store: Store, rules: Rules, values: Any, words: str, before: int) -> None:
+    """Is refused, while the reference is learnt and afterwards; missing ones are counted as such."""
+    with store.transaction() as transaction:
+        Slots("push", RULES).add(transaction, [Column(KEY, np.full(before, 5.0), vectors(before)[:, :4])], 5)
+        column = Column(KEY, np.full(len(values), 15.0), values)
+        with pytest.raises(SamplesError) as raised:
+            Slots("push", rules).add(transaction, [column], 15)
+        assert words in str(raised.value)
+        missing = Column(KEY, np.full(2, 25.0), np.full(2, np.nan))
+        Slots("push", RULES).add(transaction, [missing], 25)
+        if before == 500:
+            assert Slots("push", RULES).read(transaction, 20, 30)[KEY].non_finite == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ([1.0], "is a list of 1 numbers, expected 2 to 4096"),
+        ([1.0] * 5000, "is a list of 5000 numbers, expected 2 to 4096"),
+        ([1.0, "a"], 'has "a" in a list of numbers'),
+        ([1.0, True], "has true in a list of numbers"),
+        ([1.0, 10**400], "has a number that is too large for a float"),
+    ],
+)
+def test_lists_that_are_no_embeddings(value: Any, words: str) -> None:
+    """Are said to be what they are."""
+    body = {"service": "s", "model": "m", "features": {"e": value}}
+    with pytest.raises(SamplesError) as raised:
+        from_json(json.dumps(body).encode(), TIMES, lines=False, most=10)
+    assert (raised.value.reason, words in str(raised.value)) == ("dtype", True)
+
+
+def test_tables_have_them_too() -> None:
+    """As lists, of a fixed size or not; a row without one is a missing one."""
+    rows = [[1.0, 2.0], None, [3.0, 4.0]]
+    for kind in (pa.list_(pa.float32()), pa.list_(pa.float64(), 2), pa.large_list(pa.float64())):
+        found = from_table(pa.table({"e": pa.array(rows, kind)}), TIMES, "s", "m")
+        values = found.columns[0].values
+        assert isinstance(values, np.ndarray)
+        assert values.tolist()[::2] == [[1.0, 2.0], [3.0, 4.0]]
+        assert np.isnan(values[1]).all()

@@ -3,12 +3,14 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from infermeter_exporters.drift.embeddings import learnt_space, read_space
 from infermeter_exporters.drift.evaluation import Key
-from infermeter_exporters.drift.layout import Histogram, Layout, read_layout
+from infermeter_exporters.drift.layout import Histogram, Layout, learnt, read_layout
 from infermeter_exporters.drift.store import Transaction
 
 FROZEN = "frozen"
@@ -101,6 +103,17 @@ def write_counts(histogram: Histogram) -> str:
     return json.dumps([int(count) if count.is_integer() else count for count in histogram.counts.tolist()])
 
 
+def fixed(values: Any) -> Layout:
+    """The layout that a reference fixes, of vectors a space; arguments and errors are as of `layout.learnt`."""
+    vectors = isinstance(values, np.ndarray) and values.ndim > 1
+    return learnt_space(values) if vectors else learnt(values)
+
+
 def read_histogram(layout: str, counts: str) -> Histogram:
     """What was written."""
-    return Histogram(read_layout(layout), np.asarray(json.loads(counts), dtype=np.float64))
+    return Histogram(_read(layout), np.asarray(json.loads(counts), dtype=np.float64))
+
+
+@lru_cache(maxsize=1000)
+def _read(text: str) -> Layout:
+    return read_space(json.loads(text)) if text.startswith('{"centre"') else read_layout(text)

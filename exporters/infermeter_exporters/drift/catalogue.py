@@ -60,6 +60,18 @@ FAMILIES: dict[str, Family] = by_name(
     ),
     _of_series("chi2", "Chi-square of homogeneity, bins pooled until 5 are expected in each.", "Pearson (1900)"),
     _of_series("chi2_pvalue", "Probability of such a chi-square without drift, 0 to 1.", "bins pooled"),
+    _of_series(
+        "mmd",
+        "Maximum mean discrepancy of an embedding, what chance adds to it taken off, 0 to the root of 2.",
+        "Gretton and others (2012)",
+    ),
+    _of_series("mmd_pvalue", "Probability of such a discrepancy without drift, 0 to 1.", "Buckley and Eagleson (1988)"),
+    _of_series(
+        "dimensions_moved_ratio",
+        "Part of the dimensions of an embedding whose mean moved, 0 to 1.",
+        "chi-square, adjusted",
+    ),
+    _of_series("largest_move", "Largest move of the mean of a dimension, in standard deviations of the baseline."),
     _of_series("samples", "Observations, of the window (current) or the baseline (reference).", "", ("window",)),
     _of_series("bins", "Bins of which statistics are made."),
     _of_series("non_finite_ratio", "Part of all values that is NaN, infinite or missing, 0 to 1."),

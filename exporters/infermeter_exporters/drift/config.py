@@ -48,6 +48,7 @@ class PushSource(NamedTuple):
         body: bytes of a message, before and after it is decompressed.
         samples: in a message.
         rate: samples a second, on average; 0 for any number.
+        embeddings: whether features may be lists of numbers.
     """
 
     name: str = "push"
@@ -58,6 +59,7 @@ class PushSource(NamedTuple):
     body: int = 16 * _MEBI
     samples: int = 100_000
     rate: float = 0.0
+    embeddings: bool = False
 
 
 class FilesSource(NamedTuple):
@@ -80,6 +82,7 @@ class FilesSource(NamedTuple):
     settle: float
     learn: int
     features: int
+    embeddings: bool
 
 
 class SqlSource(NamedTuple):
@@ -108,6 +111,7 @@ class SqlSource(NamedTuple):
     every: float
     learn: int
     features: int
+    embeddings: bool
 
 
 SourceSettings = PrometheusSource | PushSource | FilesSource | SqlSource
@@ -197,7 +201,7 @@ def _timing(found: Mapping) -> Timing:
 
 
 def _gates(found: Mapping) -> Gates:
-    keys = ("psi", "alpha", "samples", "samples_per_bin", "windows", "agreeing", "hysteresis")
+    keys = ("psi", "alpha", "samples", "samples_per_bin", "windows", "agreeing", "hysteresis", "mmd")
     gates = found.mapping("gates", keys)
     usual = Gates()
     windows = gates.whole("windows", usual.windows, 1, 100)
@@ -209,6 +213,7 @@ def _gates(found: Mapping) -> Gates:
         windows,
         gates.whole("agreeing", min(usual.agreeing, windows), 1, windows),
         gates.number("hysteresis", usual.hysteresis, 0, 1),
+        gates.number("mmd", usual.mmd),
     )
 
 
@@ -286,6 +291,7 @@ def _push(found: Mapping) -> PushSource:
         found.whole("body", usual.body, 1),
         found.whole("samples", usual.samples, 1),
         found.number("rate", usual.rate),
+        found.truth("embeddings", usual.embeddings),
     )
 
 
@@ -302,6 +308,7 @@ def _files(found: Mapping) -> FilesSource:
         found.seconds("settle", 5.0),
         found.whole("learn", LEARN, 100),
         found.whole("features", MOST_SERIES, 1),
+        found.truth("embeddings", False),
     )
 
 
@@ -321,6 +328,7 @@ def _sql(found: Mapping) -> SqlSource:
         found.seconds("every", 30.0),
         found.whole("learn", LEARN, 100),
         found.whole("features", MOST_SERIES, 1),
+        found.truth("embeddings", False),
     )
 
 
@@ -368,9 +376,11 @@ _OWN_KEYS: Pairs[str, Sequence[str]] = {
     "prometheus": (
         "url", "histograms", "timeout", "user", "password_file", "bearer_token_file", "ca_file", "headers", "learn",
     ),
-    "push": ("models", "learn", "features", "body", "samples", "rate"),
-    "files": ("path", "service", "model", "time", "settle", "learn", "features"),
-    "sql": ("url", "url_file", "query", "watermark", "service", "model", "lag", "every", "learn", "features"),
+    "push": ("models", "learn", "features", "body", "samples", "rate", "embeddings"),
+    "files": ("path", "service", "model", "time", "settle", "learn", "features", "embeddings"),
+    "sql": (
+        "url", "url_file", "query", "watermark", "service", "model", "lag", "every", "learn", "features", "embeddings",
+    ),
 }  # fmt: skip
 _ALL_KEYS = ("type", "name", "baselines", *dict.fromkeys(key for keys in _OWN_KEYS.values() for key in keys))
 _PARSERS: Pairs[str, Callable[[Mapping], SourceSettings]] = {

@@ -18,6 +18,7 @@ class Gates(NamedTuple):
         windows: of so many windows,
         agreeing: so many have to say the same before the verdict changes.
         hysteresis: drift ends below that part of `effect`.
+        mmd: what `effect` is for embeddings, of the maximum mean discrepancy.
     """
 
     effect: float = 0.1
@@ -27,6 +28,7 @@ class Gates(NamedTuple):
     windows: int = 3
     agreeing: int = 2
     hysteresis: float = 0.8
+    mmd: float = 0.1
 
     def enough(self, samples: float, bins: int) -> bool:
         """Whether so many observations in so many bins say anything."""

@@ -16,6 +16,7 @@ import numpy as np
 from infermeter_exporters.drift.counts import Floats
 from infermeter_exporters.drift.false_discovery import benjamini_hochberg
 from infermeter_exporters.drift.gamma import chi_square_tail
+from infermeter_exporters.drift.layout import OUTSIDE, Layout
 
 FREQUENCIES = 256
 """Of which each gives a cosine and a sine. The discrepancy is precise to about 1 / sqrt of it, relatively."""
@@ -23,15 +24,14 @@ MOST_DIMENSIONS = 4096
 _FEATURES = 2 * FREQUENCIES
 _MEDIAN_OF = 1000
 """Vectors whose distances give the width of the kernel."""
-_OUTSIDE = 5  # as of `layout`: no numbers, the others do not occur
-_HEAD = 1 + _OUTSIDE
+_HEAD = 1 + OUTSIDE
 _SEED = 20_221
 
 
-class Space:
+class Space(Layout):
     """Where the vectors of a reference lie; equal ones are equal, and can be keys.
 
-    Its arrays of counts begin as those of `layout.Layout` do: one bin that holds all vectors, and what is outside of
+    Its arrays of counts begin as those of any layout do: one bin that holds all vectors, and what is outside of
     it; then there are sums over vectors, of each dimension, of its square, and of each random feature.
 
     Args:
@@ -41,15 +41,8 @@ class Space:
         traces: of the first three powers of the covariance of the random features.
     """
 
-    numeric = True
-    sparse = False
-    names = None
-    edges: tuple[float, ...] = ()
-    tested: tuple[float, ...] = ()
-    lowest, highest = -math.inf, math.inf
-    bins = 1
-
     def __init__(self, centre: Floats, scale: Floats, width: float, traces: tuple[float, float, float]) -> None:
+        super().__init__()
         self.centre, self.scale, self.width, self.traces = centre, scale, width, traces
         chance = np.random.default_rng(_SEED)
         self._frequencies = chance.normal(0.0, 1 / width, (len(centre), FREQUENCIES))
@@ -71,25 +64,21 @@ class Space:
         """The length of an array of counts."""
         return _HEAD + 2 * self.dimensions + _FEATURES
 
-    def counted(self, vectors: Floats) -> Floats:
+    def counted(self, values: Any) -> Floats:
         """Counts and sums of shape (size,).
 
         Args:
-            vectors: of shape (vectors, dimensions); those that are not finite as a whole are counted as no numbers.
+            values: of shape (vectors, dimensions); those that are not finite as a whole are counted as no numbers.
         """
         found = np.zeros(self.size)
-        finite = np.isfinite(vectors).all(axis=-1)
+        finite = np.isfinite(values).all(axis=-1)
         found[0], found[1] = finite.sum(), (~finite).sum()
-        standard = (vectors[finite] - self.centre) / self.scale
+        standard = (values[finite] - self.centre) / self.scale
         ends = np.cumsum([_HEAD, self.dimensions, self.dimensions])
         found[ends[0] : ends[1]] = standard.sum(axis=0)
         found[ends[1] : ends[2]] = np.square(standard).sum(axis=0)
         found[ends[2] :] = _random_features(standard, self._frequencies).sum(axis=0)
         return found
-
-    def cut(self, counts: Floats) -> Floats:
-        """The one bin that holds all vectors."""
-        return counts[..., :1]
 
     def written(self) -> str:
         """As JSON, which `read_space` reads."""

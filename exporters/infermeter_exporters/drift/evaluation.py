@@ -11,6 +11,7 @@ from infermeter_exporters.drift.chi_square import drift_pvalue, pooled_chi_squar
 from infermeter_exporters.drift.counts import Floats
 from infermeter_exporters.drift.decision import Gates, Status
 from infermeter_exporters.drift.distances import hellinger, js_divergence, total_variation
+from infermeter_exporters.drift.embeddings import Space, shift
 from infermeter_exporters.drift.evidence import log_evalues
 from infermeter_exporters.drift.false_discovery import benjamini_hochberg
 from infermeter_exporters.drift.kl import kl
@@ -66,7 +67,8 @@ class Finding(NamedTuple):
         samples: observations in the window.
         reference: observations in the reference.
         statistics: by the names of their metrics, without `drift_`.
-        pvalue: of `drift_pvalue`.
+        effect: the index, or what it would be of embeddings: as far beyond its limit as the discrepancy is.
+        pvalue: of `drift_pvalue`, or of the discrepancy.
         adjusted: the same, adjusted for all features of the model.
         evalues: logarithms of what the window adds to the evidence, one for each strength; None for nothing.
     """
@@ -77,6 +79,7 @@ class Finding(NamedTuple):
     samples: float
     reference: float
     statistics: dict[str, float]
+    effect: float
     pvalue: float
     adjusted: float
     evalues: Floats | None
@@ -94,6 +97,8 @@ def evaluated(comparisons: Iterable[Comparison], gates: Gates) -> list[Finding]:
         if isinstance(pair, _Pair) and not gates.enough(min(pair.before.sum(), pair.now.sum()), len(pair.now)):
             status: Status = "insufficient" if pair.before.sum() else "no_baseline"
             findings.append(_nothing(comparison, status, len(pair.now)))
+        elif isinstance(pair, _Pair) and isinstance(pair.current.layout, Space):
+            findings.append(_embedded(pair, pair.current.layout, gates))
         elif isinstance(pair, _Pair):
             findings.append(None)
             groups[len(pair.now), pair.ordered].append(pair)
@@ -142,7 +147,22 @@ def _nothing(comparison: Comparison, status: Status, bins: int = 0) -> Finding:
     samples = [0.0 if one is None else one.samples for one in (comparison.current, comparison.reference)]
     current = comparison.current
     ratios = _ratios(current) if current is not None and comparison.reference is not None else {}
-    return Finding(comparison, status, bins, samples[0], samples[1], ratios, math.nan, math.nan, None)
+    return Finding(comparison, status, bins, samples[0], samples[1], ratios, math.nan, math.nan, math.nan, None)
+
+
+def _embedded(pair: _Pair, space: Space, gates: Gates) -> Finding:
+    found = shift(space, pair.reference.counts, pair.current.counts, gates.alpha)
+    everything = pair.current.samples + pair.current.non_finite
+    statistics = {
+        "mmd": found.mmd,
+        "mmd_pvalue": found.pvalue,
+        "dimensions_moved_ratio": found.moved,
+        "largest_move": found.largest,
+        "non_finite_ratio": pair.current.non_finite / everything,
+    }
+    effect = found.mmd * gates.effect / gates.mmd if gates.mmd else math.inf
+    sizes = pair.current.samples, pair.reference.samples
+    return Finding(pair.comparison, "ok", 1, *sizes, statistics, effect, found.pvalue, math.nan, None)
 
 
 def _computed(pairs: Sequence[_Pair]) -> list[Finding]:
@@ -183,6 +203,7 @@ def _computed(pairs: Sequence[_Pair]) -> list[Finding]:
                 pair.current.samples,
                 pair.reference.samples,
                 {name: value for name, value in statistics.items() if not math.isnan(value)},
+                statistics["psi"],
                 pvalues[place],
                 math.nan,
                 evalues[:, place],

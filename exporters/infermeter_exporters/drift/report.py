@@ -10,6 +10,7 @@ import numpy as np
 
 from infermeter_exporters.drift.counts import Floats
 from infermeter_exporters.drift.decision import Gates
+from infermeter_exporters.drift.embeddings import Space
 from infermeter_exporters.drift.evaluation import Finding
 from infermeter_exporters.drift.layout import Histogram, Layout, aligned
 from infermeter_exporters.drift.verdicts import Verdict
@@ -27,9 +28,13 @@ _SHOWN = (
     ("ks_statistic", "KS"),
     ("wasserstein", "W1"),
     ("chi2_pvalue", "p (chi-square)"),
+    ("mmd", "MMD"),
+    ("dimensions_moved_ratio", "part of dimensions that moved"),
+    ("largest_move", "largest move"),
 )
 
 Row = tuple[Finding, Verdict]
+_EMPTY = Histogram(Layout(names=()), np.zeros(6))
 
 
 def verdict_in_words(finding: Finding, verdict: Verdict, gates: Gates) -> str:
@@ -49,8 +54,10 @@ def verdict_in_words(finding: Finding, verdict: Verdict, gates: Gates) -> str:
         return f"The {fewer} has {number:.0f} observations, at least {least} are needed to say anything." + held
     if finding.status == "constant":
         return "It has one value, then and now." + held
-    index, chance = finding.statistics.get("psi", math.nan), finding.adjusted
+    index, chance = finding.effect, finding.adjusted
     size = f"the index is {index:.3g}, the limit {gates.effect:g}"
+    if "mmd" in finding.statistics:
+        size = f"the discrepancy is {finding.statistics['mmd']:.3g}, the limit {gates.mmd:g}"
     luck = (
         f"chance alone does that with a probability of {chance:.1g}" if chance > 0 else "chance alone does not do that"
     )
@@ -121,7 +128,7 @@ def page(title: str, lines: Iterable[tuple[str, str]], rows: Sequence[Row], gate
 
 def _badness(row: Row) -> tuple[bool, float]:
     finding, verdict = row
-    return not verdict.state.active, -finding.statistics.get("psi", -1.0)
+    return not verdict.state.active, -finding.effect if finding.effect >= 0 else 1.0
 
 
 def _section(finding: Finding, verdict: Verdict, gates: Gates) -> str:
@@ -146,7 +153,9 @@ def chart(reference: Histogram | None, current: Histogram | None) -> str:
         if both is None:
             return ""
         reference, current = both
-    layout = (current or reference or Histogram(Layout(names=()), np.zeros(6))).layout
+    if isinstance((current or reference or _EMPTY).layout, Space):
+        return ""
+    layout = (current or reference or _EMPTY).layout
     places, names = _places(layout)
     heights = [
         _heights(one.counts[: layout.bins], places) if one is not None and one.samples else None
@@ -214,7 +223,7 @@ def _plain(one: Histogram) -> dict[str, Any]:
     )
     outside = ("nan", "positive_infinite", "negative_infinite", "below", "above")
     counts = one.counts.tolist()
-    more = dict(zip(outside, counts[one.layout.bins :], strict=True))
+    more = dict(zip(outside, counts[one.layout.bins :], strict=False))
     return {**bins, "counts": counts[: one.layout.bins], "outside": more}
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from infermeter_exporters.drift.counts import Floats
+from infermeter_exporters.drift.embeddings import MOST_DIMENSIONS
 from infermeter_exporters.drift.evaluation import Key
 
 CONFIDENCE, PREDICTION = "confidence", "prediction"
@@ -44,7 +45,7 @@ class Column(NamedTuple):
     Attributes:
         key: whose.
         times: of shape (values,), seconds since 1970.
-        values: numbers; or words, of which None is a missing one.
+        values: numbers; or words, of which None is a missing one; or vectors, of shape (values, dimensions).
     """
 
     key: Key
@@ -103,7 +104,8 @@ class Times(NamedTuple):
 def from_json(body: bytes, times: Times, *, lines: bool, most: int) -> Samples:
     """Samples as a list of objects, one object, or one on each line.
 
-    An object has `service`, `model`, and `features`, a mapping of names to numbers, words or null; besides, it may have
+    An object has `service`, `model`, and `features`, a mapping of names to numbers, words, null, or lists of numbers,
+    which are embeddings; besides, it may have
     `time` (seconds since 1970, or as of RFC 3339), `id`, `prediction` and `confidence`. The latter two are features
     as well.
 
@@ -145,7 +147,7 @@ def from_objects(objects: Sequence[Any], times: Times) -> Samples:
             if not missing(found.get(PREDICTION)):
                 predictions.append(Prediction(service, model, identity, taken, said(found[PREDICTION]), sure))
     columns = [
-        Column(key, np.asarray(moments), _column(values, f"feature {key.feature!r}"))
+        Column(key, np.asarray(moments), column_of(values, f"feature {key.feature!r}"))
         for key, (moments, values) in features.items()
     ]
     return Samples(columns, predictions, len(objects))
@@ -213,9 +215,15 @@ def _features(found: Any, where: str) -> Mapping[str, Any]:
     return found
 
 
-def _column(values: list[Any], where: str) -> Values:
-    """Numbers or words, whichever the first value that is there is; a mixture is a mistake."""
+def column_of(values: list[Any], where: str) -> Values:
+    """Numbers, words or vectors, whichever the first value that is there is.
+
+    Raises:
+        SamplesError: it is none of these, or a mixture.
+    """
     first = next((value for value in values if value is not None), None)
+    if isinstance(first, list):
+        return _vectors(values, len(first), where)
     if first is None or (isinstance(first, int | float) and not isinstance(first, bool)):
         if any(isinstance(value, bool) or not isinstance(value, int | float | None) for value in values):
             wrong = next(one for one in values if isinstance(one, bool) or not isinstance(one, int | float | None))
@@ -230,6 +238,28 @@ def _column(values: list[Any], where: str) -> Values:
         if not isinstance(value, str | bool | None):
             raise SamplesError("dtype", f"{where} is {_shown(value)}, expected a number, a word or null")
     return [None if value is None else said(value) for value in values]
+
+
+def _vectors(values: list[Any], dimensions: int, where: str) -> Floats:
+    if not 2 <= dimensions <= MOST_DIMENSIONS:  # noqa: PLR2004
+        text = f"{where} is a list of {dimensions} numbers, expected 2 to {MOST_DIMENSIONS}, as an embedding has"
+        raise SamplesError("dtype", text)
+    found = np.full((len(values), dimensions), math.nan)
+    for place, value in enumerate(values):
+        if value is None:
+            continue
+        if not isinstance(value, list) or len(value) != dimensions:
+            raise SamplesError(
+                "dtype", f"{where} is {_shown(value)} where it was a list of {dimensions} numbers before"
+            )
+        for one in value:
+            if isinstance(one, bool) or not isinstance(one, int | float):
+                raise SamplesError("dtype", f"{where} has {_shown(one)} in a list of numbers")
+        try:
+            found[place] = value
+        except OverflowError as error:
+            raise SamplesError("dtype", f"{where} has a number that is too large for a float") from error
+    return found
 
 
 def checked_object(found: Any, where: str, keys: Sequence[str]) -> dict[str, Any]:

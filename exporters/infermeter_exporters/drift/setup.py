@@ -127,7 +127,9 @@ class Setup:
         timing = self.config.timing
         keep = timing.longest(settings.baselines) + timing.window
         named = next((one for one in settings.baselines if one not in BUILT_IN), FROZEN)
-        slots = Slots(settings.name, Rules(timing.interval, named, settings.learn, settings.features))
+        slots = Slots(
+            settings.name, Rules(timing.interval, named, settings.learn, settings.features, settings.embeddings)
+        )
         intake = Intake(self.store, slots, timing.window)
         self.intakes[settings.name] = intake
         self.slots[settings.name] = slots, keep

@@ -5,6 +5,7 @@ are enough, they become the first version of it, and are counted over the bins t
 the transaction in which a batch is kept, so that each observation is counted once.
 """
 
+import base64
 import json
 import math
 from collections import defaultdict
@@ -15,8 +16,9 @@ import numpy as np
 
 from infermeter_exporters.drift import baselines
 from infermeter_exporters.drift.counts import Floats
+from infermeter_exporters.drift.embeddings import Space
 from infermeter_exporters.drift.evaluation import Key
-from infermeter_exporters.drift.layout import Histogram, Layout, added, learnt
+from infermeter_exporters.drift.layout import Histogram, Layout, added
 from infermeter_exporters.drift.samples import Column, SamplesError, Values
 from infermeter_exporters.drift.store import Transaction
 
@@ -24,10 +26,13 @@ LEARN = 5000
 """Values that make the first reference of a feature."""
 MOST_SERIES = 10_000
 _NUMBERS = '{"numbers": '
+_VECTORS = '{"vectors": '
+_FEWER = 5
+"""Times fewer vectors than numbers make a reference: each of them is large."""
 _LEARNING = "SELECT began, content FROM learning WHERE source = ? AND service = ? AND model = ? AND feature = ?"
 # The beginning of the content says whether these are numbers.
 _SO_FAR = (
-    "SELECT SUM(number), MIN(SUBSTR(content, 1, 9)) FROM learning"
+    "SELECT SUM(number), MIN(SUBSTR(content, 1, 24)) FROM learning"
     " WHERE source = ? AND service = ? AND model = ? AND feature = ?"
 )
 _LEARNT = "DELETE FROM learning WHERE source = ? AND service = ? AND model = ? AND feature = ?"
@@ -43,14 +48,16 @@ class Rules(NamedTuple):
     Attributes:
         slot: seconds of one; windows are whole numbers of them.
         baseline: the name of the reference that fixes bins.
-        learn: values of which the first one is made.
+        learn: values of which the first one is made; of vectors a fifth is enough.
         most: features there may be.
+        embeddings: whether vectors are counted.
     """
 
     slot: float
     baseline: str = baselines.FROZEN
     learn: int = LEARN
     most: int = MOST_SERIES
+    embeddings: bool = False
 
 
 class Slots:
@@ -164,12 +171,13 @@ class Slots:
         fresh: set[Key] = set()
         for column in columns:
             key, number = column.key, 0
+            begins: str | None = None
             layout = self._layouts.get(key)
             numeric = layout.numeric if layout is not None else isinstance(column.values, np.ndarray)
             if key in self._learning:
                 number, begins = transaction(_SO_FAR, self.source, *key)[0]
                 if begins is not None:
-                    numeric = begins == _NUMBERS[:9]
+                    numeric = begins.startswith((_NUMBERS, _VECTORS))
             elif layout is None:
                 if _say_nothing(column.values):
                     continue
@@ -178,12 +186,30 @@ class Slots:
             if isinstance(values, np.ndarray) != numeric:
                 expected, given = ("numbers", "words") if numeric else ("words", "numbers")
                 raise SamplesError("dtype", f"{'/'.join(key)} has {given}, expected {expected}, as it had before")
+            if isinstance(values, np.ndarray):
+                known = layout.dimensions if isinstance(layout, Space) else 0 if layout is not None else None
+                if begins is not None:
+                    known = int(begins[len(_VECTORS) :].partition(",")[0]) if begins.startswith(_VECTORS) else 0
+                values = self._vectors(key, values, known)
             found.append((column._replace(values=values), int(number or 0)))
         if fresh and len(fresh) + len(self._learning) + len(self._layouts) > self.rules.most:
             text = f"{'/'.join(max(fresh))} would be one more than {self.rules.most} features, which is the most"
             raise SamplesError("too_many_series", text)
         self._learning |= fresh
         return found
+
+    def _vectors(self, key: Key, values: Floats, known: int | None) -> Floats:
+        """Numbers or vectors as they were before: of as many dimensions, 0 of numbers; None if nothing was before."""
+        dimensions = values.shape[1] if values.ndim > 1 else 0
+        if dimensions and not self.rules.embeddings:
+            text = f"{'/'.join(key)} is an embedding; they are not counted unless `embeddings` of the source is true"
+            raise SamplesError("dtype", text)
+        if known and not dimensions and np.isnan(values).all():
+            return np.full((len(values), known), math.nan)
+        if known is not None and known != dimensions:
+            given, before = (f"vectors of {number}" if number else "numbers" for number in (dimensions, known))
+            raise SamplesError("dtype", f"{'/'.join(key)} has {given}, expected {before}, as it had before")
+        return values
 
     def _counted(self, column: Column, layout: Layout) -> list[tuple[float, Histogram]]:
         parts = _by_slot(self._slot(column.times), column.values)
@@ -200,7 +226,12 @@ class Slots:
         key = column.key
         where = (self.source, *key)
         fresh = list(_by_slot(self._slot(column.times), column.values))
-        if so_far + len(column.values) < self.rules.learn:
+        least = (
+            self.rules.learn // _FEWER
+            if isinstance(column.values, np.ndarray) and column.values.ndim > 1
+            else self.rules.learn
+        )
+        if so_far + len(column.values) < least:
             transaction.many(
                 "INSERT INTO learning VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [(*where, began, len(values), write_values(values)) for began, values in fresh],
@@ -209,7 +240,7 @@ class Slots:
         kept = [(began, read_values(content)) for began, content in transaction(_LEARNING, *where)]
         transaction(_LEARNT, *where)
         everything = [*kept, *fresh]
-        layout = learnt(_joined([values for _, values in everything]))
+        layout = baselines.fixed(_joined([values for _, values in everything]))
         histograms = [(began, Histogram(layout, layout.counted(values))) for began, values in everything]
         reference = added(one for _, one in histograms)
         starts = [began for began, _ in everything]
@@ -235,9 +266,12 @@ class Slots:
 
 
 def write_values(values: Values) -> str:
-    """Values as JSON: numbers that are none as null, infinite ones as words."""
+    """Values as JSON: numbers that are none as null, infinite ones as words; vectors as their bytes."""
     if not isinstance(values, np.ndarray):
         return json.dumps({"words": values})
+    if values.ndim > 1:
+        text = base64.b64encode(np.ascontiguousarray(values, dtype="<f8").tobytes()).decode()
+        return f'{_VECTORS}{values.shape[1]}, "content": "{text}"}}'
     plain = [one if math.isfinite(one) else None if math.isnan(one) else str(one) for one in values.tolist()]
     return f"{_NUMBERS}{json.dumps(plain)}}}"
 
@@ -248,6 +282,8 @@ def read_values(text: str) -> Values:
     if "words" in found:
         words: list[str | None] = found["words"]
         return words
+    if "vectors" in found:
+        return np.frombuffer(base64.b64decode(found["content"]), dtype="<f8").reshape(-1, found["vectors"])
     return np.asarray([math.nan if one is None else float(one) for one in found["numbers"]])
 
 

@@ -20,6 +20,7 @@ from infermeter_exporters.drift.samples import (
     SamplesError,
     Times,
     Values,
+    column_of,
     in_time,
     missing,
     said,
@@ -194,6 +195,8 @@ def _feature(column: Any, name: str) -> Values:
     import pyarrow.compute as pc  # noqa: PLC0415
 
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return column_of(column.to_pylist(), f"the column {name}")
     numeric = pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal, pa.types.is_null
     if not any(is_number(kind) for is_number in numeric):
         if name == CONFIDENCE:

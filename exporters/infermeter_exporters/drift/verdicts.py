@@ -1,7 +1,6 @@
 """The verdict on every feature, and the evidence: moved on by each window exactly once, whatever dies in between."""
 
 import json
-import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -120,8 +119,7 @@ def moved_on(verdict: Verdict, finding: Finding, gates: Gates, ended: float) -> 
     seen = ended if finding.samples else verdict.seen
     if finding.status not in {"ok", "constant"}:
         return verdict._replace(seen=seen)
-    effect = finding.statistics.get("psi", math.nan)
-    state = decided(verdict.state, gates, effect, finding.adjusted)
+    state = decided(verdict.state, gates, finding.effect, finding.adjusted)
     return Verdict(state, _gathered(verdict.sums, finding.evalues), seen)
 
 
