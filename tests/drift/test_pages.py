@@ -123,6 +123,7 @@ def samples(window: int, *, drifting: bool = False) -> list[dict[str, Any]]:
             "brightness": round(80 + 40 * place + (15 if drifting else 0), 3),
             "weather": "fog" if drifting and place < 0.25 else "rain" if place < 0.4 else "sun",
             "lens": 35,
+            "embedding": [round(chance.gauss(2 if drifting else 0), 3) for _ in range(3)],
             "distance": None if drifting and row % 5 == 0 else round(1 + 9 * place, 3),
         }
         found.append(
@@ -154,7 +155,7 @@ def labels(window: int, *, wrong: int) -> list[dict[str, Any]]:
 
 
 PUSH = {
-    "sources": [{"type": "push", "learn": ROWS, "models": ["gate/yolo"]}],
+    "sources": [{"type": "push", "learn": ROWS, "models": ["gate/yolo"], "embeddings": True}],
     "trigger": {"url": "http://127.0.0.1:1/never-asked"},
 }
 
@@ -295,7 +296,7 @@ def test_the_pages_say_what_was_made() -> None:
     """What the states are made to show, in numbers that were worked out otherwise."""
     found = {name: Page(text) for name, text in pages().items()}
     calm, drifts = found["healthy"], found["drifting"]
-    moved = {"brightness", "weather", "distance", "confidence"}
+    moved = {"brightness", "weather", "distance", "confidence", "embedding"}
     features = {*moved, "lens", "prediction"}
     assert calm.by("feature", "drift_active", baseline="frozen") == dict.fromkeys(features, 0)
     assert drifts.by("feature", "drift_active", baseline="frozen") == {one: one in moved for one in features}
