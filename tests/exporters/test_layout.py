@@ -77,6 +77,7 @@ ORDER = (
     "drift.decision",
     "drift.promql",
     "drift.promql_check",
+    "drift.dispersion",
     "drift.layout",
     "drift.embeddings",
     "drift.evaluation",

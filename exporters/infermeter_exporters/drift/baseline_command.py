@@ -13,10 +13,10 @@ from infermeter_exporters.drift import baselines
 from infermeter_exporters.drift.evaluation import Key
 from infermeter_exporters.drift.exporter import add_source_flags, load, source_settings
 from infermeter_exporters.drift.files import columns, read
-from infermeter_exporters.drift.layout import Histogram, cut_anew, learnt
+from infermeter_exporters.drift.layout import Histogram, cut_anew
 from infermeter_exporters.drift.samples import SamplesError, Times, Values
 from infermeter_exporters.drift.setup import Setup
-from infermeter_exporters.drift.source import SourceError
+from infermeter_exporters.drift.source import SourceError, parts
 from infermeter_exporters.drift.store import StoreError
 from infermeter_exporters.drift.watch import BUILT_IN
 from infermeter_exporters.errors import ConfigError
@@ -75,22 +75,24 @@ def _create(setup: Setup, options: argparse.Namespace) -> int:
     if options.path:
         found = _of_file(options, now)
         written = Path(options.path).stat().st_mtime
-        period = written, written
+        period, varies = (written, written), {}
     else:
         period = _period(options, now, setup.slots[source][1] if source in setup.slots else math.inf)
-        counted = setup.sources[names.index(source)].counted(*period)
+        asked = setup.sources[names.index(source)]
+        counted = asked.counted(*period)
         found = {key: cut_anew(one) for key, one in counted.items() if one.samples and _wanted(key, options)}
+        varies = baselines.dispersions(found, parts(asked, *period))
     if not found:
         raise ConfigError("drift baseline: nothing was observed of which a reference could be made")
     with setup.store.transaction() as transaction:
-        version = baselines.write(transaction, source, options.name, found, period, now)
+        version = baselines.write(transaction, source, options.name, found, period, now, varies)
     smallest = min(one.samples for one in found.values())
     print(f"{options.name} version {version} of {source}: {len(found)} features, {smallest:.0f} observations or more")  # noqa: T201
     return 0
 
 
 def _of_file(options: argparse.Namespace, now: float) -> Mapping[Key, Histogram]:
-    parts: dict[Key, list[Values]] = {}
+    pieces: dict[Key, list[Values]] = {}
     times = Times(now, -np.inf, np.inf)
     try:
         known = columns(options.path)
@@ -99,15 +101,15 @@ def _of_file(options: argparse.Namespace, now: float) -> Mapping[Key, Histogram]
         for part in read(options.path, times, service, model, by_row=False):
             for column in part.columns:
                 if _wanted(column.key, options):
-                    parts.setdefault(column.key, []).append(column.values)
+                    pieces.setdefault(column.key, []).append(column.values)
     except SamplesError as error:
         raise ConfigError(f"--path is {options.path!r}, of which no reference can be made: {error}") from error
     found = {}
-    for key, several in parts.items():
+    for key, several in pieces.items():
         numbers = [part for part in several if isinstance(part, np.ndarray)]
         values: Values = np.concatenate(numbers) if numbers else [word for part in several for word in part]
         try:
-            layout = learnt(values)
+            layout = baselines.fixed(values)
         except ValueError:
             continue  # nothing was observed of it, as of features of other models in the same table
         found[key] = Histogram(layout, layout.counted(values))

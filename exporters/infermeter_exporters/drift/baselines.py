@@ -2,15 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from infermeter_exporters.drift.embeddings import learnt_space, read_space
+from infermeter_exporters.drift.dispersion import dispersion
+from infermeter_exporters.drift.embeddings import Space, learnt_space, read_space
 from infermeter_exporters.drift.evaluation import Key
-from infermeter_exporters.drift.layout import Histogram, Layout, learnt, read_layout
+from infermeter_exporters.drift.layout import Histogram, Layout, aligned, learnt, read_layout
 from infermeter_exporters.drift.store import Transaction
 
 FROZEN = "frozen"
@@ -25,12 +26,14 @@ class Baseline(NamedTuple):
         version: 1 is the first.
         began: of what it was made, in seconds since 1970.
         ended: the same; its age counts from there.
+        dispersion: how much more its parts vary than independent observations would, 1 or more.
     """
 
     histogram: Histogram
     version: int
     began: float
     ended: float
+    dispersion: float
 
 
 def write(
@@ -40,8 +43,20 @@ def write(
     histograms: Mapping[Key, Histogram],
     period: tuple[float, float],
     now: float,
+    dispersions: Mapping[Key, float] | None = None,
 ) -> int:
-    """Keep references as the next version; gives its number, which all of them share."""
+    """Keep references as the next version; gives its number, which all of them share.
+
+    Args:
+        transaction: in which it happens.
+        source: of the references.
+        name: of them.
+        histograms: what they hold.
+        period: beginning and end of what they are made of, in seconds since 1970.
+        now: the same of this moment.
+        dispersions: of `dispersions`; 1 where there is none.
+    """
+    known = dispersions or {}
     versions = transaction(
         "SELECT service, model, feature, MAX(version) FROM baselines WHERE source = ? AND name = ?"
         " GROUP BY service, model, feature",
@@ -50,9 +65,12 @@ def write(
     )
     version = 1 + max((row[3] for row in versions if Key(row[0], row[1], row[2]) in histograms), default=0)
     transaction.many(
-        "INSERT INTO baselines VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO baselines VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
-            (source, *key, name, version, *period, now, write_layout(transaction, one.layout), write_counts(one))
+            (
+                *(source, *key, name, version, *period, now),
+                *(write_layout(transaction, one.layout), write_counts(one), known.get(key, 1.0)),
+            )
             for key, one in histograms.items()
         ],
     )
@@ -62,15 +80,33 @@ def write(
 def read(transaction: Transaction, source: str, name: str) -> dict[Key, Baseline]:
     """The newest version of each reference of that name."""
     rows = transaction(
-        "SELECT b.service, b.model, b.feature, b.version, b.began, b.ended, l.content, b.counts"
+        "SELECT b.service, b.model, b.feature, b.version, b.began, b.ended, l.content, b.counts, b.dispersion"
         " FROM baselines b JOIN layouts l ON l.id = b.layout WHERE b.source = ? AND b.name = ? ORDER BY b.version",
         source,
         name,
     )
     return {
-        Key(service, model, feature): Baseline(read_histogram(layout, counts), version, began, ended)
-        for service, model, feature, version, began, ended, layout, counts in rows
+        Key(service, model, feature): Baseline(read_histogram(layout, counts), version, began, ended, varies)
+        for service, model, feature, version, began, ended, layout, counts, varies in rows
     }
+
+
+def dispersions(wholes: Mapping[Key, Histogram], parts: Sequence[Mapping[Key, Histogram]]) -> dict[Key, float]:
+    """How much more parts of references vary than independent observations would; see `dispersion`.
+
+    Args:
+        wholes: references.
+        parts: what there is of each in parts of its time.
+    """
+    found = {}
+    for key, whole in wholes.items():
+        if isinstance(whole.layout, Space):
+            continue
+        pairs = [aligned(part[key], whole) for part in parts if key in part]
+        found[key] = dispersion(
+            [one.layout.cut(one.counts) for one, _ in filter(None, pairs) if one.layout == whole.layout]
+        )
+    return found
 
 
 def listed(transaction: Transaction) -> list[tuple[str, str, int, float, float, int]]:

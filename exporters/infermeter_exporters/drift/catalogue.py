@@ -73,6 +73,11 @@ FAMILIES: dict[str, Family] = by_name(
     ),
     _of_series("largest_move", "Largest move of the mean of a dimension, in standard deviations of the baseline."),
     _of_series("samples", "Observations, of the window (current) or the baseline (reference).", "", ("window",)),
+    _of_series(
+        "dispersion",
+        "How much more the baseline varies than independent observations would, 1 or more; tests count so many less.",
+        "Rao and Scott (1981)",
+    ),
     _of_series("bins", "Bins of which statistics are made."),
     _of_series("non_finite_ratio", "Part of all values that is NaN, infinite or missing, 0 to 1."),
     _of_series("out_of_range_ratio", "Part of numbers outside of the range of the baseline, 0 to 1."),

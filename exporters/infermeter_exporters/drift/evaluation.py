@@ -47,6 +47,7 @@ class Comparison(NamedTuple):
         current: None if nothing was observed.
         age: seconds since the end of the reference; NaN where it has none.
         learnt: observations that wait for more, to become the reference.
+        dispersion: how much more the reference varies than independent observations would, 1 or more.
     """
 
     key: Key
@@ -55,6 +56,7 @@ class Comparison(NamedTuple):
     current: Histogram | None
     age: float = math.nan
     learnt: float = 0.0
+    dispersion: float = 1.0
 
 
 class Finding(NamedTuple):
@@ -167,8 +169,11 @@ def _embedded(pair: _Pair, space: Space, gates: Gates) -> Finding:
 
 def _computed(pairs: Sequence[_Pair]) -> list[Finding]:
     before, now = (np.stack([getattr(pair, name) for pair in pairs]) for name in ("before", "now"))
-    n, m = before.sum(axis=-1), now.sum(axis=-1)
-    chi, index = pooled_chi_square(before, now), psi_test(before, now)
+    # For tests, as many as there were independent ones.
+    varies = np.array([pair.comparison.dispersion for pair in pairs])[:, None]
+    before_alone, now_alone = before / varies, now / varies
+    n, m = before_alone.sum(axis=-1), now_alone.sum(axis=-1)
+    chi, index = pooled_chi_square(before_alone, now_alone), psi_test(before_alone, now_alone)
     found = {
         "psi": psi(before, now),
         "psi_noise_floor": noise_floor(before.shape[-1], n, m),
@@ -183,7 +188,7 @@ def _computed(pairs: Sequence[_Pair]) -> list[Finding]:
     if pairs[0].ordered:
         found["ks_statistic"] = ks(before, now)
         found["ks_pvalue"] = ks_pvalue(found["ks_statistic"], n, m)
-    evalues, pvalues = log_evalues(before, now), drift_pvalue(before, now).tolist()
+    evalues, pvalues = log_evalues(before_alone, now_alone), drift_pvalue(before_alone, now_alone).tolist()
     columns = {name: values.tolist() for name, values in found.items()}
     findings = []
     for place, pair in enumerate(pairs):
@@ -192,7 +197,7 @@ def _computed(pairs: Sequence[_Pair]) -> list[Finding]:
         if layout.numeric and len(layout.edges):
             then, since = pair.reference.counts[: layout.bins], pair.current.counts[: layout.bins]
             statistics["wasserstein"] = float(wasserstein(then, since, layout.ends()))
-        statistics |= _ratios(pair.current)
+        statistics |= _ratios(pair.current) | {"dispersion": pair.comparison.dispersion}
         # Of one value then and now there is nothing to test.
         constant = (before[place] > 0).sum() == 1 and ((before[place] > 0) == (now[place] > 0)).all()
         findings.append(

@@ -85,7 +85,7 @@ class Files:
             except OSError as error:
                 self._complain(path, "unreachable", f"cannot be read, and waits: {error.strerror}")
                 continue
-            self._count(path, identity, found.st_mtime)
+            self._count(path, before, identity, found.st_mtime)
 
     def _complain(self, path: str, outcome: str, text: str) -> None:
         """Say it once."""
@@ -94,12 +94,15 @@ class Files:
             self._intake.counts[f"samples {outcome}"] += 1
             log.warning("%s %s", path, text)
 
-    def _count(self, path: str, identity: str, written: float) -> None:
+    def _count(self, path: str, before: str, identity: str, written: float) -> None:
         now = time.time()
         by_row = self._settings.time == "column"
         times = Times(written, now - self._keep if by_row else -np.inf, now + 300)
         try:
             with self._store.transaction() as transaction:
+                known = transaction(f"{_COUNTED} AND path = ?", self._settings.name, path)
+                if known and known[0][1] != before:
+                    return  # another process was quicker
                 number = 0
                 for found in read(path, times, self._settings.service, self._settings.model, by_row=by_row):
                     self._intake.keep(transaction, found)

@@ -9,13 +9,14 @@ import base64
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from infermeter_exporters.drift import baselines
 from infermeter_exporters.drift.counts import Floats
+from infermeter_exporters.drift.dispersion import PARTS
 from infermeter_exporters.drift.embeddings import Space
 from infermeter_exporters.drift.evaluation import Key
 from infermeter_exporters.drift.layout import Histogram, Layout, added
@@ -93,17 +94,18 @@ class Slots:
         checked = self._checked(transaction, columns)
         counts: dict[tuple[Key, float], Histogram] = {}
         references: dict[tuple[float, float], dict[Key, Histogram]] = defaultdict(dict)
+        varies: dict[Key, float] = {}
         for column, so_far in checked:
             layout = self._layouts.get(column.key)
             if layout is None:
-                made = self._learn(transaction, column, so_far, references)
+                made = self._learn(transaction, column, so_far, references, varies)
             else:
                 made = self._counted(column, layout)
             for began, one in made:
                 before = counts.get((column.key, began))
                 counts[column.key, began] = one if before is None else Histogram(one.layout, before.counts + one.counts)
         for period, of_period in references.items():
-            baselines.write(transaction, self.source, self.rules.baseline, of_period, period, now)
+            baselines.write(transaction, self.source, self.rules.baseline, of_period, period, now, varies)
             self._layouts |= {key: one.layout for key, one in of_period.items()}
             self._learning -= set(of_period)
             if self._read is not None:  # of these, nothing needs to be read anew
@@ -221,6 +223,7 @@ class Slots:
         column: Column,
         so_far: int,
         references: dict[tuple[float, float], dict[Key, Histogram]],
+        varies: dict[Key, float],
     ) -> list[tuple[float, Histogram]]:
         """Keep values of a feature that has no reference yet; counts of all of them once there are enough for one."""
         key = column.key
@@ -246,6 +249,8 @@ class Slots:
         starts = [began for began, _ in everything]
         if reference is not None:  # as it always is, over one layout
             references[min(starts), max(starts) + self.rules.slot][key] = reference
+            parts = [{key: one} for one in _in_parts(histograms)]
+            varies |= baselines.dispersions({key: reference}, parts)
         return histograms
 
     def _write(self, transaction: Transaction, counts: dict[tuple[Key, float], Histogram]) -> None:
@@ -285,6 +290,14 @@ def read_values(text: str) -> Values:
     if "vectors" in found:
         return np.frombuffer(base64.b64decode(found["content"]), dtype="<f8").reshape(-1, found["vectors"])
     return np.asarray([math.nan if one is None else float(one) for one in found["numbers"]])
+
+
+def _in_parts(histograms: Sequence[tuple[float, Histogram]]) -> list[Histogram]:
+    """Histograms of one layout in the order of their time, put together to as many parts as is usual."""
+    ordered = [one for _, one in sorted(histograms, key=lambda pair: pair[0])]
+    size = math.ceil(len(ordered) / PARTS)
+    groups = [ordered[place : place + size] for place in range(0, len(ordered), size)]
+    return [Histogram(group[0].layout, np.sum([one.counts for one in group], axis=0)) for group in groups]
 
 
 def _by_slot(slots: Floats, values: Values) -> Iterable[tuple[float, Values]]:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from infermeter_exporters.drift.dispersion import PARTS
 from infermeter_exporters.drift.evaluation import Key
 from infermeter_exporters.drift.layout import Histogram
 
@@ -23,6 +24,16 @@ class SourceError(Exception):
 
 REASONS = ("unreachable", "refused", "invalid", "stale", "store")
 """Of `SourceError`: nobody answers; the answer is an error; it makes no sense; it is an old one; the store failed."""
+
+
+def parts(source: "Source", begin: float, end: float) -> list[Mapping[Key, Histogram]]:
+    """What was observed in each of `PARTS` parts of a time.
+
+    Raises:
+        SourceError: the source cannot answer.
+    """
+    size = (end - begin) / PARTS
+    return [source.counted(begin + place * size, begin + (place + 1) * size) for place in range(PARTS)]
 
 
 class Source(Protocol):

@@ -134,8 +134,8 @@ class Sql:
                         yield [self._object(names, row) for row in rows], mark
         except (psycopg.Error, OSError, UnicodeDecodeError) as error:
             reason = "unreachable"
-            if isinstance(error, psycopg.ProgrammingError | psycopg.DataError):
-                reason = "refused" if isinstance(error, psycopg.ProgrammingError) else "invalid"
+            if isinstance(error, psycopg.Error) and not isinstance(error, psycopg.OperationalError):
+                reason = "invalid" if isinstance(error, psycopg.DataError) else "refused"
             raise SourceError(reason, f"{settings.name}: {' '.join(str(error).split())}") from error
 
     def _limits(self, newest: Any, known: str | None) -> tuple[Any, Any] | None:

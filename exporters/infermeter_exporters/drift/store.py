@@ -25,7 +25,7 @@ _TABLES = (
     f"""CREATE TABLE IF NOT EXISTS baselines (
         {_SERIES}, name TEXT NOT NULL, version BIGINT NOT NULL, began DOUBLE PRECISION, ended DOUBLE PRECISION,
         created DOUBLE PRECISION NOT NULL, layout TEXT NOT NULL, counts TEXT NOT NULL,
-        PRIMARY KEY ({_NAMES}, name, version))""",
+        dispersion DOUBLE PRECISION NOT NULL, PRIMARY KEY ({_NAMES}, name, version))""",
     "CREATE TABLE IF NOT EXISTS layouts (id TEXT PRIMARY KEY, content TEXT NOT NULL)",
     f"""CREATE TABLE IF NOT EXISTS states (
         {_SERIES}, baseline TEXT NOT NULL, active BIGINT NOT NULL, votes TEXT NOT NULL, episodes BIGINT NOT NULL,

@@ -12,7 +12,7 @@ from infermeter_exporters.drift import baselines, verdicts
 from infermeter_exporters.drift.decision import STATUSES
 from infermeter_exporters.drift.evaluation import Comparison, Finding, Key, evaluated
 from infermeter_exporters.drift.layout import Histogram, added
-from infermeter_exporters.drift.source import REASONS, Source, SourceError
+from infermeter_exporters.drift.source import REASONS, Source, SourceError, parts
 from infermeter_exporters.drift.store import Store, StoreError, Transaction
 from infermeter_exporters.drift.verdicts import NEW, Policy, Verdicts
 from infermeter_exporters.families import Samples, Series
@@ -237,9 +237,11 @@ class Watch:
         current, learning = self.source.counted(begin, end), self.source.learning()
         with self._store.transaction() as transaction:
             known = verdicts.read(transaction, self.source.name)
-        for baseline in self.source.baselines:
+        varies: dict[Key, float] = {}
+        # What a named reference knows of how a feature varies, the window before does not.
+        for baseline in sorted(self.source.baselines, key=lambda name: name == PREVIOUS):
             if baseline in BUILT_IN:
-                references = self._past(baseline, begin, end)
+                references = self._past(baseline, begin, end, varies)
                 ages: Mapping[Key, float] = {}
             else:
                 with self._store.transaction() as transaction:
@@ -253,11 +255,13 @@ class Watch:
                     if one.ended <= begin or one.began >= end or one.began == one.ended  # that of a file has no length
                 }
                 ages = {key: end - named[key].ended for key in named}
+                varies |= {key: max(one.dispersion, varies.get(key, 1.0)) for key, one in named.items()}
             for key in sorted({*current, *references}):
                 age = ages.get(key, math.nan)
                 since = known.get((key, baseline), NEW).seen or end - ages.get(key, 0.0)
                 if key in current or end - since <= _GONE:
-                    yield Comparison(key, baseline, references.get(key), current.get(key), age)
+                    both = references.get(key), current.get(key)
+                    yield Comparison(key, baseline, *both, age, dispersion=varies.get(key, 1.0))
             if baseline not in BUILT_IN:
                 for key in sorted(learning.keys() - current.keys() - references.keys()):
                     yield Comparison(key, baseline, None, None, learnt=learning[key])
@@ -273,20 +277,26 @@ class Watch:
         """Keep windows of features that have no reference of that name as its first version, if they are large."""
         found = {key: one for key, one in current.items() if key not in known and one.samples >= self.source.learn}
         if found:
-            baselines.write(transaction, self.source.name, name, found, period, period[1])
+            varies = baselines.dispersions(found, parts(self.source, *period))
+            baselines.write(transaction, self.source.name, name, found, period, period[1], varies)
             log.info("%s learnt %s of %d features", self.source.name, name, len(found))
 
-    def _past(self, baseline: str, begin: float, end: float) -> dict[Key, Histogram]:
+    def _past(self, baseline: str, begin: float, end: float, varies: dict[Key, float]) -> dict[Key, Histogram]:
         if baseline == PREVIOUS:
             return dict(self.source.counted(2 * begin - end, begin))
-        parts: dict[Key, list[Histogram]] = defaultdict(list)
-        for number in range(1, self._timing.seasons + 1):
-            before = number * self._timing.season
-            for key, one in self.source.counted(begin - before, end - before).items():
-                parts[key].append(one)
+        seasons = [
+            self.source.counted(begin - number * self._timing.season, end - number * self._timing.season)
+            for number in range(1, self._timing.seasons + 1)
+        ]
+        several: dict[Key, list[Histogram]] = defaultdict(list)
+        for season in seasons:
+            for key, one in season.items():
+                several[key].append(one)
         # The newest season says which bins there are; one that has none of them is left out.
-        summed = {key: added(several) or several[0] for key, several in parts.items()}
-        return {key: one for key, one in summed.items() if one.samples}
+        summed = {key: added(histograms) or histograms[0] for key, histograms in several.items()}
+        found = {key: one for key, one in summed.items() if one.samples}
+        varies |= baselines.dispersions(found, seasons)
+        return found
 
 
 def samples_of(findings: Iterable[Finding], known: Verdicts, *, statistics: bool = True) -> Samples:

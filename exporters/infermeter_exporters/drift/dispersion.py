@@ -1,0 +1,61 @@
+"""How much more counts vary than those of independent observations would: frames of a film are not independent."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from infermeter_exporters.drift.counts import Floats, checked
+from infermeter_exporters.drift.pooling import ENOUGH
+
+PARTS = 10
+"""Into which the time of a reference is cut, to see how much they differ."""
+_LEAST = 50.0
+"""Observations of a part that says anything."""
+
+
+def dispersion(parts: Sequence[ArrayLike]) -> float:
+    """Pearson's chi-square between parts of one reference over its degrees of freedom, at least 1.
+
+    It is about 1 where observations are independent, and as many times more as there are alike ones in a row. Dividing
+    counts by it makes tests right again: Rao and Scott (1981), The Analysis of Categorical Data from Complex Sample
+    Surveys; McCullagh and Nelder (1989), Generalized Linear Models, 4.5. What changes from part to part without being
+    drift, as from one week to the next, is in it too.
+
+    Args:
+        parts: counts of shape (bins,) each, over the same bins. Those that hold too little are left out.
+
+    Returns:
+        1 where there are fewer than two parts, or nothing differs.
+
+    Raises:
+        ValueError: counts are wrong.
+    """
+    counts = [checked(part) for part in parts]
+    held = np.array([part for part in counts if part.sum() >= _LEAST])
+    if len(held) < 2:  # noqa: PLR2004
+        return 1.0
+    sizes = held.sum(axis=1)
+    pooled = _pooled(held, sizes.min() / sizes.sum())
+    degrees = (len(held) - 1) * (pooled.shape[1] - 1)
+    if not degrees:
+        return 1.0
+    expected = sizes[:, None] * pooled.sum(axis=0) / sizes.sum()
+    statistic: float = (np.square(pooled - expected) / expected).sum()
+    return max(1.0, float(statistic) / degrees)
+
+
+def _pooled(held: Floats, smallest: float) -> Floats:
+    """Adjacent bins put together until enough is expected in each of them of the smallest part."""
+    groups: list[list[int]] = [[]]
+    expected, whole = 0.0, held.sum(axis=0) * smallest
+    for place, more in enumerate(whole.tolist()):
+        if expected >= ENOUGH:
+            groups.append([])
+            expected = 0.0
+        groups[-1].append(place)
+        expected += more
+    if expected < ENOUGH and len(groups) > 1:
+        last = groups.pop()
+        groups[-1] += last
+    return np.stack([held[:, group].sum(axis=1) for group in groups], axis=1)
