@@ -37,7 +37,7 @@ def dispersion(parts: Sequence[ArrayLike]) -> float:
         return 1.0
     sizes = held.sum(axis=1)
     pooled = _pooled(held, sizes.min() / sizes.sum())
-    degrees = (len(held) - 1) * (pooled.shape[1] - 1)
+    degrees = int((len(held) - 1) * (pooled.shape[1] - 1))
     if not degrees:
         return 1.0
     expected = sizes[:, None] * pooled.sum(axis=0) / sizes.sum()
