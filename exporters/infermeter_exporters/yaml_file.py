@@ -87,7 +87,9 @@ class Mapping:
 
     def truth(self, key: str, default: bool) -> bool:  # noqa: FBT001  (as the others)
         """True or false."""
-        found = self._content.get(key, default)
+        found = self._content.get(key)
+        if found is None:
+            return default
         if not isinstance(found, bool):
             raise ConfigError(f"{self.at(key)} is {found!r}, expected true or false")
         return found

@@ -12,8 +12,11 @@ from infermeter_exporters.drift import baselines, triggers, verdicts
 from infermeter_exporters.drift.decision import USUAL as USUAL_GATES
 from infermeter_exporters.drift.decision import Gates
 from infermeter_exporters.drift.evaluation import Key
+from infermeter_exporters.drift.intake import Kept
 from infermeter_exporters.drift.layout import Histogram, Layout
 from infermeter_exporters.drift.report import verdict_in_words
+from infermeter_exporters.drift.samples import Column
+from infermeter_exporters.drift.slots import Rules, Slots
 from infermeter_exporters.drift.source import SourceError
 from infermeter_exporters.drift.store import Store, opened
 from infermeter_exporters.drift.verdicts import Policy
@@ -276,3 +279,40 @@ def test_features_that_are_learnt(store: Store) -> None:
     assert "drift_samples" not in watch.shown.samples
     words = verdict_in_words(finding, verdicts.NEW, USUAL_GATES)
     assert words.endswith("Its first 120 values are kept; with more they become its baseline.")
+
+
+class Late:
+    """A feeder whose rows come only when they are asked for; it can fail."""
+
+    def __init__(self, store: Store, slots: Slots) -> None:
+        self._store, self._slots = store, slots
+        self.reason = ""
+        self.moment = 0.0
+
+    def __call__(self, end: threading.Event) -> None:
+        """Nothing comes by itself."""
+
+    def refresh(self) -> None:
+        """A thousand rows, of the window that just ended."""
+        if self.reason:
+            raise SourceError(self.reason, "it was told to fail")
+        values = np.random.default_rng(1).normal(size=1000)
+        with self._store.transaction() as transaction:
+            self._slots.add(transaction, [Column(KEY, np.full(1000, self.moment), values)], self.moment)
+
+
+def test_what_has_to_be_fetched_is_fetched_before_a_window_ends(store: Store) -> None:
+    """No window is decided without it; while that fails, windows wait."""
+    slots = Slots("told", Rules(slot=10, learn=1000))
+    late = Late(store, slots)
+    watch = Watch(Kept(store, slots, ("previous",), late), store, TIMING, POLICY)
+    late.moment = 1199.0
+    watch.evaluate(1205)
+    late.moment, late.reason = 1259.0, "unreachable"
+    with pytest.raises(SourceError):
+        watch.evaluate(1265)
+    late.reason = ""
+    watch.evaluate(1265)
+    (finding,) = watch.shown.findings
+    assert (finding.samples, finding.reference, watch.shown.ended) == (1000, 1000, 1260)
+    assert watch.status()["drift_windows_total"]["told", "decided"] == 2

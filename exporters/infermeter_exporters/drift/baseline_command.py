@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from infermeter_exporters.drift import baselines
+from infermeter_exporters.drift.config import NAME
 from infermeter_exporters.drift.evaluation import Key
 from infermeter_exporters.drift.exporter import add_source_flags, load, source_settings
 from infermeter_exporters.drift.files import columns, read
@@ -42,7 +43,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_source_flags(deleted)
     deleted.add_argument("--source", required=True, metavar="NAME")
     deleted.add_argument("--name", default=baselines.FROZEN)
-    deleted.add_argument("--version", type=int, required=True, metavar="N")
+    # Under its own name it would be taken for the flag of the whole command.
+    deleted.add_argument("--version", dest="number", type=int, required=True, metavar="N")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -63,6 +65,8 @@ def main(options: argparse.Namespace) -> int:
 def _create(setup: Setup, options: argparse.Namespace) -> int:
     if options.name in BUILT_IN:
         raise ConfigError(f"--name is {options.name!r}, which is a baseline that needs not be made")
+    if not NAME.fullmatch(options.name):
+        raise ConfigError(f"--name is {options.name!r}, expected letters, digits, '_', '.' and '-'")
     names = [one.name for one in setup.sources]
     source = options.source or names[0]
     if source not in names:
@@ -151,8 +155,8 @@ def _list(setup: Setup, options: argparse.Namespace) -> int:  # noqa: ARG001  (a
 
 def _delete(setup: Setup, options: argparse.Namespace) -> int:
     with setup.store.transaction() as transaction:
-        number = baselines.delete(transaction, options.source, options.name, options.version)
+        number = baselines.delete(transaction, options.source, options.name, options.number)
     if not number:
-        raise ConfigError(f"there is no version {options.version} of {options.name} of {options.source}")
-    print(f"{options.name} version {options.version} of {options.source}: {number} features are forgotten")  # noqa: T201
+        raise ConfigError(f"there is no version {options.number} of {options.name} of {options.source}")
+    print(f"{options.name} version {options.number} of {options.source}: {number} features are forgotten")  # noqa: T201
     return 0

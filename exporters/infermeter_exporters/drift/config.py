@@ -18,7 +18,8 @@ from infermeter_exporters.errors import ConfigError
 from infermeter_exporters.yaml_file import Mapping, loaded
 
 _METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+"""Of sources and references."""
 _TYPES = ("prometheus", "push", "files", "sql")
 _KEYS = ("store", "interval", "window", "delay", "season", "seasons", "gates", "trigger", "labels", "sources")
 _MEBI = 1 << 20
@@ -172,7 +173,7 @@ def parsed(content: object, where: str) -> Config:
         ConfigError: something in it cannot work.
     """
     found = Mapping(content, where, _KEYS)
-    sources = [_source(one, here) for one, here in found.items("sources")] or list(Config().sources)
+    sources = [_source(one, here) for one, here in found.items("sources")] or Config().sources
     names = [one.name for one in sources]
     for name in names:
         if names.count(name) > 1:
@@ -334,11 +335,11 @@ def _sql(found: Mapping) -> SqlSource:
 
 def _common(found: Mapping, name: str, baselines: Sequence[str]) -> tuple[str, Sequence[str]]:
     name = found.text("name", name)
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise ConfigError(f"{found.at('name')} is {name!r}, expected letters, digits, '_', '.' and '-'")
     asked = found.texts("baselines", baselines)
     for one in asked:
-        if not _NAME.fullmatch(one):
+        if not NAME.fullmatch(one):
             raise ConfigError(f"{found.at('baselines')} has {one!r}, expected seasonal, previous, or a name")
     if not asked or len(set(asked)) != len(asked):
         raise ConfigError(f"{found.at('baselines')} is {asked!r}, expected some, each once")

@@ -10,7 +10,7 @@ from infermeter_exporters.drift.pooling import ENOUGH
 
 PARTS = 10
 """Into which the time of a reference is cut, to see how much they differ."""
-_LEAST = 50.0
+_LEAST = 20.0
 """Observations of a part that says anything."""
 
 

@@ -43,6 +43,7 @@ class Files:
         self._store = store
         self._keep = keep
         self._complained: set[tuple[str, str]] = set()
+        self._lock = threading.Lock()
 
     def __call__(self, end: threading.Event) -> None:
         """Count files until `end` is set."""
@@ -53,12 +54,20 @@ class Files:
                 log.warning("%s waits: %s", self._settings.name, error)
             end.wait(_EVERY)
 
+    def refresh(self) -> None:
+        """Count what has come by now; errors are as of `poll`."""
+        self.poll(threading.Event())
+
     def poll(self, end: threading.Event) -> None:
         """Count the files that have come and are complete.
 
         Raises:
             StoreError: the store does not answer; files wait.
         """
+        with self._lock:
+            self._poll(end)
+
+    def _poll(self, end: threading.Event) -> None:
         name = self._settings.name
         with self._store.transaction() as transaction:
             counted = {str(path): str(identity) for path, identity in transaction(_COUNTED, name)}

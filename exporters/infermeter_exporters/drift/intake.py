@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from infermeter_exporters.drift import labels
 from infermeter_exporters.drift.labels import Label
@@ -197,6 +197,21 @@ def _alone(transaction: Transaction) -> Any:
     transaction("RELEASE SAVEPOINT batch")
 
 
+class Feeder(Protocol):
+    """Fetches what is not sent by others."""
+
+    def __call__(self, end: threading.Event) -> None:
+        """Fetch again and again, until `end` is set."""
+
+    def refresh(self) -> None:
+        """Fetch what there is by now.
+
+        Raises:
+            SourceError: nobody answers, or what is there makes no sense.
+            StoreError: the store does not answer.
+        """
+
+
 class Kept:
     """A source of what was sent; see `source.Source`.
 
@@ -204,7 +219,7 @@ class Kept:
         store: where it is kept.
         slots: how it is counted.
         baselines: with what its windows are compared.
-        feeder: fetches what is not sent by others, until it is told to end.
+        feeder: fetches what is not sent by others.
     """
 
     def __init__(
@@ -212,7 +227,7 @@ class Kept:
         store: Store,
         slots: Slots,
         baselines: Sequence[str],
-        feeder: Callable[[threading.Event], None] | None = None,
+        feeder: Feeder | None = None,
     ) -> None:
         self.name = slots.source
         self.baselines = baselines
@@ -246,8 +261,17 @@ class Kept:
         except StoreError as error:
             raise SourceError("store", f"{self.name}: {error}") from error
 
-    def require_fresh(self, end: float) -> None:
-        """What was sent is all there is."""
+    def require_fresh(self, end: float) -> None:  # noqa: ARG002  (of all times)
+        """What was sent is all there is; what has to be fetched is fetched now, so that no window ends without it.
+
+        Raises:
+            SourceError: it cannot be fetched.
+            StoreError: the store does not answer.
+        """
+        if self._feeder is not None:
+            began = time.monotonic()
+            self._feeder.refresh()
+            self.waited += time.monotonic() - began
 
     def close(self) -> None:
         """There is nothing to be closed."""

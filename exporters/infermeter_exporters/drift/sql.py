@@ -40,6 +40,7 @@ class Sql:
         self._store = store
         self._keep = keep
         self.error = ""
+        self._lock = threading.Lock()
         self._heads: list[tuple[float, Any]] = []
 
     def __call__(self, end: threading.Event) -> None:
@@ -56,6 +57,10 @@ class Sql:
                 self.error = ""
             end.wait(self._settings.every)
 
+    def refresh(self) -> None:
+        """Count what there is by now; errors are as of `poll`."""
+        self.poll()
+
     def poll(self) -> int:
         """Count the rows that are new; gives how many there were.
 
@@ -63,6 +68,10 @@ class Sql:
             SourceError: the database does not answer, or refuses; rows wait.
             StoreError: the store does not answer; rows wait.
         """
+        with self._lock:
+            return self._poll()
+
+    def _poll(self) -> int:
         name = self._settings.name
         with self._store.transaction() as transaction:
             known = transaction("SELECT content FROM watermarks WHERE source = ?", name)
