@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-KILLS = int(os.environ.get("INFERMETER_KILLS", "40"))
+KILLS = int(os.environ.get("INFERMETER_KILLS", "16"))
 LONGEST = 0.25
 """Seconds after which a process is killed at the latest."""
 BEGAN = 1_000_000.0
