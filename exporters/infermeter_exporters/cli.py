@@ -28,6 +28,9 @@ _COMMANDS = {
     ),
 }
 
+# What has to be installed besides, by command.
+_EXTRAS = {"gpu-exporter": "gpu", "drift-exporter": "drift", "drift": "drift"}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line, by default that of this process; gives the exit code, which is 2 for a mistake in it.
@@ -46,8 +49,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, (path, text) in _COMMANDS.items():
         below = commands.add_parser(name, help=text)
         if name == chosen:
-            module = import_module(path)
-            module.add_flags(below)
+            try:
+                module = import_module(path)
+                module.add_flags(below)
+            except ModuleNotFoundError as error:
+                if name not in _EXTRAS:
+                    raise
+                needed = f"{name} needs {error.name}: pip install 'infermeter[{_EXTRAS[name]}]'"
+                print(f"infermeter: {needed}", file=sys.stderr)  # noqa: T201
+                return _MISTAKE
     options = parser.parse_args(given[:end])
     if options.version:
         from importlib.metadata import version  # noqa: PLC0415  (it takes as long as all the rest)

@@ -4,13 +4,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from types import ModuleType
 
 from infermeter.buckets import CONFIDENCE
 from infermeter_exporters.drift.decision import Gates
 from infermeter_exporters.drift.promql import NOTICE, Histogram, rules
 from infermeter_exporters.drift.promql_check import check
 from infermeter_exporters.errors import ConfigError
+
+_BASELINE = "infermeter_exporters.drift.baseline_command"  # which imports the exporter and all that it needs
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -44,15 +45,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
 
     kept = below.add_parser("baseline", help="references that have a name, for the exporter")
-    _import_baseline().add_flags(kept)
-
-
-def _import_baseline() -> ModuleType:
-    """The module of references; it imports the exporter and all that it needs."""
-    try:
-        return import_module("infermeter_exporters.drift.baseline_command")
-    except ImportError as error:
-        raise ConfigError(f"drift needs {error.name}: pip install 'infermeter[drift]'") from error
+    import_module(_BASELINE).add_flags(kept)
 
 
 def main(parser: argparse.ArgumentParser, options: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -60,7 +53,7 @@ def main(parser: argparse.ArgumentParser, options: argparse.Namespace, rest: Seq
     if rest:
         parser.error(f"drift takes no {rest[0]!r}")
     if options.what == "baseline":
-        return int(_import_baseline().main(options))
+        return int(import_module(_BASELINE).main(options))
     try:
         import yaml  # noqa: PLC0415  (an extra)
     except ImportError as error:
