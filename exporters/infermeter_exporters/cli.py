@@ -55,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             except ModuleNotFoundError as error:
                 if name not in _EXTRAS:
                     raise
-                needed = f"{name} needs {error.name}: pip install 'infermeter[{_EXTRAS[name]}]'"
+                needed = (
+                    f"{name} needs {(error.name or '').partition('.')[0]}: pip install 'infermeter[{_EXTRAS[name]}]'"
+                )
                 print(f"infermeter: {needed}", file=sys.stderr)  # noqa: T201
                 return _MISTAKE
     options = parser.parse_args(given[:end])
