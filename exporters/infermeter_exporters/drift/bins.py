@@ -3,6 +3,7 @@
 Bins of both samples together would move with what is now: one value far out makes them so wide that nothing is seen.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -125,8 +126,10 @@ def quantile_bins(reference: ArrayLike, number: int = DECILES) -> Bins:
     learnt = values
     if len(values) > _LEARNT:
         learnt = values[np.random.default_rng(0).integers(0, len(values), _LEARNT)]
-    edges = np.unique(np.quantile(learnt, np.arange(1, number) / number))
-    return Bins(edges, float(values.min()), float(values.max()))
+    lowest, highest = float(values.min()), float(values.max())
+    smaller = _scale(lowest, highest)
+    edges = np.unique(np.quantile(learnt * smaller, np.arange(1, number) / number) / smaller)
+    return Bins(edges, lowest, highest)
 
 
 def even_bins(reference: ArrayLike, number: int = FINE) -> Bins:
@@ -135,8 +138,14 @@ def even_bins(reference: ArrayLike, number: int = FINE) -> Bins:
     if number < 2:  # noqa: PLR2004
         raise ValueError(f"{number} bins are asked for, expected 2 or more")
     lowest, highest = float(values.min()), float(values.max())
-    edges = np.unique(np.linspace(lowest, highest, number + 1)[1:-1])
+    smaller = _scale(lowest, highest)
+    edges = np.unique(np.linspace(lowest * smaller, highest * smaller, number + 1)[1:-1] / smaller)
     return Bins(edges, lowest, highest)
+
+
+def _scale(lowest: float, highest: float) -> float:
+    """By what values are multiplied lest their difference is infinite; a power of two, which changes no digit."""
+    return 1.0 if math.isfinite(highest - lowest) else 0.25
 
 
 def _finite(reference: ArrayLike) -> Floats:

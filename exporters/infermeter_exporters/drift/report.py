@@ -184,7 +184,7 @@ def _places(layout: Layout) -> tuple[Floats, list[tuple[float, str, str]]]:
     """Where bins begin and end, from 0 to 1, and what is written below them."""
     if layout.numeric and layout.edges and layout.lowest < layout.edges[0] <= layout.edges[-1] < layout.highest:
         ends = np.asarray((layout.lowest, *layout.edges, layout.highest))
-        if math.isfinite(ends[-1] - ends[0]):
+        if math.isfinite(layout.highest - layout.lowest):
             places = (ends - ends[0]) / (ends[-1] - ends[0])
             return places, [(0.0, f"{ends[0]:.3g}", "start"), (1.0, f"{ends[-1]:.3g}", "end")]
     # Buckets get wider by and by; of equal width, each can be seen.

@@ -23,7 +23,7 @@ from infermeter_exporters.families import Samples
 _OUTCOMES_KEPT = 28 * 86_400.0
 _OUTCOMES = ("accepted", "repeated", "malformed", "invalid", "dtype", "too_large", "too_many_series", "late", "clock",
              "unknown_model", "busy", "rate", "store", "unreachable", "changed")  # fmt: skip
-_OF_LABELS = ("joined", "unknown", "duplicate", "malformed", "invalid", "dtype", "too_large", "busy", "store")
+_OF_LABELS = ("joined", "unknown", "duplicate", "malformed", "invalid", "dtype", "too_large", "clock", "busy", "store")
 
 
 class Setup:
