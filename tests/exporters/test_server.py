@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from infermeter_exporters import listening
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -260,3 +262,13 @@ def test_slow_clients_hold_nobody_up(served: Served) -> None:
                 assert connection.recv(100) == b""
             except ConnectionResetError:
                 pass
+
+
+def test_answers_do_not_wait_for_an_acknowledgement() -> None:
+    """Connections have it from the socket that takes them: what is small is sent at once."""
+    for address in ("127.0.0.1:0", ":0"):
+        (listener,) = listening.listen([address])
+        with listener, socket.create_connection(("127.0.0.1", listener.getsockname()[1])):
+            taken, _ = listener.accept()
+            with taken:
+                assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
