@@ -57,6 +57,17 @@ def test_nothing_to_be_said() -> None:
         dispersion([counts, -counts])
 
 
+def test_one_part_in_which_something_happened() -> None:
+    """Hides nothing of what happens now: of four weeks, one was another world."""
+    chance = np.random.default_rng(7)
+    others = SHARES[::-1]
+    found = [
+        dispersion([*(window(chance, 2000, 1) for _ in range(3)), window(chance, 2000, 1, others)]) for _ in range(50)
+    ]
+    assert np.mean(found) < 2
+    assert dispersion([window(chance, 2000, 1), window(chance, 2000, 1, others)]) > 100
+
+
 def test_a_film_does_not_cry_wolf() -> None:
     """Of healthy windows of a film one in three would drift by itself; a real drift is found all the same."""
     chance = np.random.default_rng(5)

@@ -13,7 +13,7 @@ from infermeter_exporters.drift.decision import STATUSES
 from infermeter_exporters.drift.evaluation import Comparison, Finding, Key, evaluated
 from infermeter_exporters.drift.layout import Histogram, added
 from infermeter_exporters.drift.source import REASONS, Source, SourceError, parts
-from infermeter_exporters.drift.store import Store, StoreError, Transaction
+from infermeter_exporters.drift.store import Store, StoreError
 from infermeter_exporters.drift.verdicts import NEW, Policy, Verdicts
 from infermeter_exporters.families import Samples, Series
 
@@ -246,8 +246,8 @@ class Watch:
             else:
                 with self._store.transaction() as transaction:
                     named = baselines.read(transaction, self.source.name, baseline)
-                    if learn and self.source.learn:
-                        self._learn(transaction, baseline, set(named), current, (begin, end))
+                if learn and self.source.learn:
+                    self._learn(baseline, set(named), current, (begin, end))
                 # What is compared with itself, or a part of it, does not drift.
                 references = {
                     key: one.histogram
@@ -266,19 +266,13 @@ class Watch:
                 for key in sorted(learning.keys() - current.keys() - references.keys()):
                     yield Comparison(key, baseline, None, None, learnt=learning[key])
 
-    def _learn(
-        self,
-        transaction: Transaction,
-        name: str,
-        known: set[Key],
-        current: Mapping[Key, Histogram],
-        period: tuple[float, float],
-    ) -> None:
+    def _learn(self, name: str, known: set[Key], current: Mapping[Key, Histogram], period: tuple[float, float]) -> None:
         """Keep windows of features that have no reference of that name as its first version, if they are large."""
         found = {key: one for key, one in current.items() if key not in known and one.samples >= self.source.learn}
         if found:
             varies = baselines.dispersions(found, parts(self.source, *period))
-            baselines.write(transaction, self.source.name, name, found, period, period[1], varies)
+            with self._store.transaction() as transaction:
+                baselines.write(transaction, self.source.name, name, found, period, period[1], varies)
             log.info("%s learnt %s of %d features", self.source.name, name, len(found))
 
     def _past(self, baseline: str, begin: float, end: float, varies: dict[Key, float]) -> dict[Key, Histogram]:
