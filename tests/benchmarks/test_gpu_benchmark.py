@@ -51,8 +51,10 @@ def test_every_combination_is_measured_and_written(bench: Callable[..., Any], tm
     for row in found["rows"]:
         assert (row["case"]["shape"], row["ran"]) == ([3, 128, 128], CPU)
         figures = row["figures"]
-        assert 0 < figures["p50_seconds"] <= figures["p95_seconds"]
-        assert figures["p95_seconds"] <= figures.get("p99_seconds", figures["p95_seconds"])
+        # On a machine that has much else to do there may be too few calls for the higher ones.
+        quantiles = [figures[name] for name in ("p50_seconds", "p95_seconds", "p99_seconds") if name in figures]
+        assert quantiles[0] == figures["p50_seconds"] > 0
+        assert quantiles == sorted(quantiles)
         assert figures["spread_ratio"] >= 0
         assert 1e6 < figures["memory_bytes"] < 1e9
         assert figures["usd_per_1000"] == pytest.approx(1 / figures["inferences_per_second"])

@@ -102,9 +102,12 @@ def test_processes_that_are_gone(tmp_path: Path) -> None:
 def test_a_real_process() -> None:
     """This one, and one that it starts."""
     with subprocess.Popen(
-        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env=os.environ | {"INFERMETER_SERVICE": "face"}
-    ) as child:
+        [sys.executable, "-c", "print(flush=True); input()"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"INFERMETER_SERVICE": "face"},
+    ) as child:  # fmt: skip
         try:
+            assert child.stdout is not None
+            child.stdout.readline()  # until it runs, Linux may show no environment of it
             assert start_time("/proc", child.pid) >= start_time("/proc", os.getpid()) > 0
             found = read("/proc", child.pid)
             assert found.environment is not None
