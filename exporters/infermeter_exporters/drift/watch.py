@@ -161,7 +161,8 @@ class Watch:
         """Metrics about the asking itself."""
         name = self.source.name
         return {
-            "drift_source_up": {(name,): float(not self.error and self.shown.ended > 0)},
+            # Before it was asked for the first time, nobody knows.
+            "drift_source_up": {(name,): float(not self.error)} if self.error or self.shown.ended else {},
             "drift_source_errors_total": {(name, reason): float(self._errors[reason]) for reason in REASONS},
             "drift_last_success_timestamp_seconds": {(name,): self.shown.ended} if self.shown.ended else {},
             "drift_evaluation_duration_seconds": {(name, part): seconds for part, seconds in self._took.items()},
