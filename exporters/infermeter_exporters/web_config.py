@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from infermeter_exporters.errors import ConfigError
+from infermeter_exporters.yaml_file import loaded
 
 _VERSIONS = {
     "TLS10": ssl.TLSVersion.TLSv1,
@@ -108,15 +109,7 @@ def load(path: str) -> WebConfig:
     """
     if not path:
         return WebConfig()
-    import yaml  # noqa: PLC0415  (only who has a file pays for it)
-
-    try:
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123  (pathlib would be imported for this line)
-            found = yaml.safe_load(file)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    found = loaded(path)
     keys = ("tls_server_config", "http_server_config", "basic_auth_users")
     content = _mapping({} if found is None else found, path, keys)
     tls = content.get("tls_server_config")

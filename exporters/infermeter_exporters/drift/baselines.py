@@ -150,6 +150,6 @@ def read_histogram(layout: str, counts: str) -> Histogram:
     return Histogram(_read(layout), np.asarray(json.loads(counts), dtype=np.float64))
 
 
-@lru_cache(maxsize=1000)
+@lru_cache(maxsize=10_000)
 def _read(text: str) -> Layout:
     return read_space(json.loads(text)) if text.startswith('{"centre"') else read_layout(text)

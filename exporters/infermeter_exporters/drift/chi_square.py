@@ -50,7 +50,7 @@ def pooled_chi_square(reference: ArrayLike, current: ArrayLike, enough: ArrayLik
     return _pearson(made.reference, made.current)
 
 
-def drift_pvalue(reference: ArrayLike, current: ArrayLike) -> Floats:
+def drift_pvalue(reference: ArrayLike, current: ArrayLike, fine: Test | None = None) -> Floats:
     """How probable such a difference is without drift, over fine bins or over coarse ones, whichever shows more of it.
 
     Fine bins see what happens in a tail. In few observations, coarse ones see a shift of the whole, which many degrees
@@ -59,6 +59,7 @@ def drift_pvalue(reference: ArrayLike, current: ArrayLike) -> Floats:
     Args:
         reference: counts of shape (..., bins).
         current: the same, over the same bins.
+        fine: what `pooled_chi_square` says of them, if that is known.
 
     Returns:
         Of shape (...), 0 to 1; NaN where nothing is tested.
@@ -67,7 +68,7 @@ def drift_pvalue(reference: ArrayLike, current: ArrayLike) -> Floats:
         ValueError: counts are wrong, or of different bins.
     """
     before, now = pair(reference, current)
-    fine = pooled_chi_square(before, now)
+    fine = pooled_chi_square(before, now) if fine is None else fine
     coarse = pooled_chi_square(before, now, np.maximum(np.minimum(summed(before), summed(now)) / _COARSE, ENOUGH))
     both = np.minimum(2 * np.fmin(fine.pvalue, coarse.pvalue), 1.0)
     return np.where(fine.degrees == coarse.degrees, fine.pvalue, both)

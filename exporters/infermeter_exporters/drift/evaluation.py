@@ -188,7 +188,7 @@ def _computed(pairs: Sequence[_Pair]) -> list[Finding]:
     if pairs[0].ordered:
         found["ks_statistic"] = ks(before, now)
         found["ks_pvalue"] = ks_pvalue(found["ks_statistic"], n, m)
-    evalues, pvalues = log_evalues(before_alone, now_alone), drift_pvalue(before_alone, now_alone).tolist()
+    evalues, pvalues = log_evalues(before_alone, now_alone), drift_pvalue(before_alone, now_alone, chi).tolist()
     columns = {name: values.tolist() for name, values in found.items()}
     findings = []
     for place, pair in enumerate(pairs):

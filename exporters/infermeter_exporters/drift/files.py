@@ -13,7 +13,7 @@ import numpy as np
 
 from infermeter_exporters.drift.config import FilesSource
 from infermeter_exporters.drift.intake import Intake
-from infermeter_exporters.drift.samples import Samples, SamplesError, Times
+from infermeter_exporters.drift.samples import AHEAD, Samples, SamplesError, Times
 from infermeter_exporters.drift.store import Store, StoreError
 from infermeter_exporters.drift.tables import from_table
 
@@ -106,7 +106,7 @@ class Files:
     def _count(self, path: str, before: str, identity: str, written: float) -> None:
         now = time.time()
         by_row = self._settings.time == "column"
-        times = Times(written, now - self._keep if by_row else -np.inf, now + 300)
+        times = Times(written, now - self._keep if by_row else -np.inf, now + AHEAD)
         try:
             with self._store.transaction() as transaction:
                 known = transaction(f"{_COUNTED} AND path = ?", self._settings.name, path)

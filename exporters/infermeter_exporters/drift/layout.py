@@ -212,11 +212,6 @@ def cut_anew(histogram: Histogram) -> Histogram:
 
 def read_layout(text: str) -> Layout:
     """What `Layout.written` wrote."""
-    return _read(text)
-
-
-@lru_cache(maxsize=10_000)
-def _read(text: str) -> Layout:
     found = json.loads(text)
     if "names" in found:
         return Layout(names=found["names"])

@@ -16,8 +16,6 @@ from infermeter_exporters.drift.evaluation import Key
 from infermeter_exporters.drift.layout import Histogram, from_cumulative, from_native
 from infermeter_exporters.drift.source import SourceError
 
-_GONE_AFTER = 300.0
-"""Seconds after which Prometheus itself takes a series for ended."""
 _BAD_REQUEST = 400
 _UNAVAILABLE = 500
 

@@ -19,8 +19,6 @@ from infermeter_exporters.drift.store import Store, StoreError
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-_AHEAD = 300.0
-"""Seconds by which clocks may differ."""
 _BUSY = 16
 """Requests at a time, whose bodies are in memory."""
 _CHECKED = 2
@@ -105,7 +103,7 @@ class Push:
 
     def _parsed(self, body: bytes, kind: str) -> Samples:
         now, most = time.time(), self._limits.settings.samples
-        times = Times(now, now - self._limits.keep, now + _AHEAD)
+        times = Times(now, now - self._limits.keep, now + samples.AHEAD)
         if kind in _ARROW:
             table = tables.read_ipc(body, file=kind.endswith("file"), most=self._limits.settings.body)
             return tables.from_table(table, times, most=most)
@@ -128,7 +126,7 @@ class Push:
     def _read_labels(self, body: bytes, *, lines: bool) -> list[Label]:
         found = samples.read_json(body, lines=lines, most=self._limits.settings.samples)
         now = time.time()
-        times = Times(now, -math.inf, now + _AHEAD)
+        times = Times(now, -math.inf, now + samples.AHEAD)
         return [_label(one, f"labels[{place}]", times) for place, one in enumerate(found)]
 
     async def _trigger(self, request: Request) -> dict[str, Any]:

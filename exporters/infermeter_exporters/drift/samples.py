@@ -23,6 +23,9 @@ _EXACT = 2.0**53
 _FARTHEST = 1e15
 """Seconds from 1970 to what is a time at all."""
 
+AHEAD = 300.0
+"""Seconds by which clocks may differ."""
+
 Values = Floats | list[str | None]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from infermeter_exporters.drift.config import SqlSource
 from infermeter_exporters.drift.intake import Intake
-from infermeter_exporters.drift.samples import SamplesError, Times, from_objects
+from infermeter_exporters.drift.samples import AHEAD, SamplesError, Times, from_objects
 from infermeter_exporters.drift.source import SourceError
 from infermeter_exporters.drift.store import ALIVE, Store, StoreError, Transaction
 
@@ -100,7 +100,7 @@ class Sql:
         """Keep those that make sense, which are kept back by none of the others; gives how many they are."""
         now = time.time()
         try:
-            self._intake.keep(transaction, from_objects(objects, Times(now, now - self._keep, now + 300)))
+            self._intake.keep(transaction, from_objects(objects, Times(now, now - self._keep, now + AHEAD)))
         except SamplesError as error:
             if len(objects) == 1:
                 log.debug("%s: a row is not counted: %s", self._settings.name, error)

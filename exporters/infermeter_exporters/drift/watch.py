@@ -5,7 +5,7 @@ import math
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from infermeter_exporters.drift import baselines, verdicts
@@ -69,7 +69,7 @@ class Shown(NamedTuple):
         ended: of the newest period that was evaluated, in seconds since 1970; 0 for none.
         findings: in it.
         verdicts: by feature and baseline.
-        samples: the same as metrics, without statistics if they are too old.
+        samples: the same as metrics.
     """
 
     ended: float
@@ -86,19 +86,15 @@ class Watch:
         store: of baselines and verdicts.
         timing: when.
         policy: by what is decided.
-        shown: told after each evaluation.
     """
 
-    def __init__(
-        self, source: Source, store: Store, timing: Timing, policy: Policy, shown: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, source: Source, store: Store, timing: Timing, policy: Policy) -> None:
         self.source = source
         self.shown = Shown(0.0, (), {}, {})
         self.error: str = ""
         self._store = store
         self._timing = timing
         self._policy = policy
-        self._tell = shown
         self._errors: Counter[str] = Counter()
         self._windows: Counter[str] = Counter()
         self._took = dict.fromkeys(_PARTS, 0.0)
@@ -185,7 +181,6 @@ class Watch:
             except Exception as error:  # whatever a source ran into, the next try may do
                 self._errors["invalid"] += 1
                 self._said(f"{self.source.name}: {type(error).__name__}: {error}", error)
-            self._tell()
             now = time.time()
             due = self._timing.newest(now) + self._timing.interval + self._timing.delay
             if self._end.wait(max(due - now, 0.01) if not self.error else min(self._timing.interval, 10.0)):
@@ -294,13 +289,12 @@ class Watch:
         return found
 
 
-def samples_of(findings: Iterable[Finding], known: Verdicts, *, statistics: bool = True) -> Samples:
+def samples_of(findings: Iterable[Finding], known: Verdicts) -> Samples:
     """Findings and verdicts as metrics.
 
     Args:
         findings: of the newest period.
         known: verdicts.
-        statistics: whether they are shown; verdicts are in any case.
     """
     found: dict[str, Series] = defaultdict(dict)
     for finding in findings:
@@ -310,8 +304,6 @@ def samples_of(findings: Iterable[Finding], known: Verdicts, *, statistics: bool
         found["drift_active"][labels] = float(verdict.state.active)
         found["drift_detected_total"][labels] = float(verdict.state.episodes)
         found["drift_evidence"][labels] = verdict.evidence
-        if not statistics:
-            continue
         for state in STATUSES:
             found["drift_status"][*labels, state] = float(state == finding.status)
         for name, value in finding.statistics.items():

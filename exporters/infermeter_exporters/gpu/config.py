@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from infermeter_exporters.errors import ConfigError
 from infermeter_exporters.gpu.accounts import Price
+from infermeter_exporters.yaml_file import loaded
 
 if TYPE_CHECKING:
     from infermeter_exporters.gpu.attribution_rules import Rule
@@ -57,16 +58,7 @@ def load(path: str) -> Config:
     """
     if not path:
         return Config()
-    import yaml  # noqa: PLC0415  (only who has a file pays for it)
-
-    try:
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123  (pathlib would be imported for this line)
-            found = yaml.safe_load(file)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problem = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not YAML: {problem}") from error
+    found = loaded(path)
     return parsed({} if found is None else found, path)
 
 
